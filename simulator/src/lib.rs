@@ -1,0 +1,1 @@
+//! A simulator of B2BINPAY's authentication API.
