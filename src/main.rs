@@ -1,1 +1,3 @@
-fn main(){}
+//! Exit codes, nothing else.
+
+fn main() {}
