@@ -1,10 +1,10 @@
 //! The two clocks, and the only place that reads them.
 //!
-//! Everything that *decides* (a token's end, a budget's window, a backoff) is measured on CLOCK_BOOTTIME, which runs
+//! Everything that *decides* (a token's end, a budget's window, a backoff) is measured on `CLOCK_BOOTTIME`, which runs
 //! on while the machine is suspended and which nobody can set. The wall clock is for showing, and for judging
 //! records that come from before a reboot.
 //!
-//! `std::time::Instant` and tokio's timers run on CLOCK_MONOTONIC, which stands still in suspend; [`sleep_until`]
+//! `std::time::Instant` and tokio's timers run on `CLOCK_MONOTONIC`, which stands still in suspend; [`sleep_until`]
 //! makes up for that by sleeping in short steps.
 
 use std::{
@@ -19,7 +19,7 @@ use jiff::Timestamp;
 /// after a suspend.
 const LONGEST_STEP: Duration = Duration::from_secs(1);
 
-/// A point on CLOCK_BOOTTIME: the time since the machine booted, suspend included.
+/// A point on `CLOCK_BOOTTIME`: the time since the machine booted, suspend included.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BootInstant(Duration);
 
