@@ -5,8 +5,9 @@
 //! The modules form rings, and each names only those before it (`tests/layering.rs` holds them to it):
 //!
 //! 1. words: [`secret`], [`clock`], [`credentials`], [`token`]
-//! 2. domain: [`issuer`]
+//! 2. domain: [`issuer`], [`budget`]
 
+pub mod budget;
 pub mod clock;
 pub mod credentials;
 pub mod issuer;

@@ -1,0 +1,237 @@
+//! The budget against random clients, restarts, clock steps, crashes and disks.
+
+use std::sync::atomic::AtomicU64;
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::*;
+
+/// A clock that only moves when told.
+#[derive(Default)]
+struct TestClock {
+    boot_ns: AtomicU64,
+}
+
+impl TestClock {
+    fn advance(&self, by: Duration) {
+        self.boot_ns.fetch_add(u64::try_from(by.as_nanos()).unwrap(), Ordering::Relaxed);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Now {
+        let boot = Duration::from_nanos(self.boot_ns.load(Ordering::Relaxed));
+        Now { boot: BootInstant::since_boot(boot), wall: Timestamp::UNIX_EPOCH + boot }
+    }
+}
+
+/// A record in memory that can fail.
+struct TestRecord {
+    history: Mutex<History>,
+    failing: AtomicBool,
+}
+
+impl TestRecord {
+    fn new(history: History) -> Arc<Self> {
+        Arc::new(Self { history: Mutex::new(history), failing: AtomicBool::new(false) })
+    }
+}
+
+impl CallRecord for TestRecord {
+    fn update(
+        &self,
+        _now: Now,
+        decide: &mut dyn FnMut(History) -> Option<Vec<PastCall>>,
+    ) -> Result<(), RecordUnusable> {
+        if self.failing.load(Ordering::Relaxed) {
+            return Err(RecordUnusable("no space left on device".into()));
+        }
+        let mut history = self.history.lock().unwrap();
+        if let Some(calls) = decide(history.clone()) {
+            *history = History::Kept(calls);
+        }
+        Ok(())
+    }
+}
+
+fn budget(record: &Arc<TestRecord>, clock: &Arc<TestClock>) -> Arc<CallBudget> {
+    CallBudget::new(CallLimit::B2BINPAY, Arc::clone(record) as _, Arc::clone(clock) as _)
+}
+
+fn world(history: History) -> (Arc<TestRecord>, Arc<TestClock>) {
+    let clock = Arc::new(TestClock::default());
+    clock.advance(Duration::from_secs(1000));
+    (TestRecord::new(history), clock)
+}
+
+/// Takes until refused; how many were granted.
+async fn drain(budget: &CallBudget) -> u32 {
+    let mut granted = 0;
+    while budget.take().await == Turn::Granted {
+        granted += 1;
+    }
+    granted
+}
+
+#[tokio::test]
+async fn a_known_empty_past_allows_the_burst() {
+    let (record, clock) = world(History::Kept(vec![]));
+    assert_eq!(drain(&budget(&record, &clock)).await, 4);
+}
+
+#[tokio::test]
+async fn without_a_record_one_call_is_allowed_and_then_one_each_six_seconds() {
+    let (record, clock) = world(History::Missing);
+    let budget = budget(&record, &clock);
+    assert_eq!(drain(&budget).await, 1);
+    clock.advance(Duration::from_secs(6));
+    assert_eq!(drain(&budget).await, 1);
+    clock.advance(Duration::from_millis(5999));
+    assert_eq!(drain(&budget).await, 0);
+}
+
+#[tokio::test]
+async fn a_senseless_record_means_an_empty_bucket() {
+    let (record, clock) = world(History::Senseless("bad sum".into()));
+    let budget = budget(&record, &clock);
+    assert_eq!(budget.take().await, Turn::NotBefore(clock.now().boot + Duration::from_secs(6)));
+    clock.advance(Duration::from_secs(6));
+    assert_eq!(drain(&budget).await, 1);
+}
+
+#[tokio::test]
+async fn a_restarted_process_knows_what_its_predecessor_spent() {
+    let (record, clock) = world(History::Kept(vec![]));
+    assert_eq!(drain(&budget(&record, &clock)).await, 4);
+    assert_eq!(drain(&budget(&record, &clock)).await, 0);
+}
+
+#[tokio::test]
+async fn an_unwritable_record_ends_the_burst_but_not_the_service() {
+    let (record, clock) = world(History::Kept(vec![]));
+    let budget = budget(&record, &clock);
+    record.failing.store(true, Ordering::Relaxed);
+    assert_eq!(drain(&budget).await, 0, "others may have spent the burst");
+    assert_eq!(budget.usage().problem.as_deref(), Some("no space left on device"));
+    clock.advance(Duration::from_secs(6));
+    assert_eq!(drain(&budget).await, 1);
+    record.failing.store(false, Ordering::Relaxed);
+    clock.advance(Duration::from_secs(6));
+    assert_eq!(budget.take().await, Turn::Granted);
+    assert_eq!(budget.usage().problem, None);
+}
+
+#[tokio::test]
+async fn what_was_spent_while_the_record_failed_is_written_down_when_it_works_again() {
+    let (record, clock) = world(History::Kept(vec![]));
+    let first = budget(&record, &clock);
+    record.failing.store(true, Ordering::Relaxed);
+    drain(&first).await;
+    for _ in 0..3 {
+        clock.advance(Duration::from_secs(6));
+        assert_eq!(drain(&first).await, 1);
+    }
+    record.failing.store(false, Ordering::Relaxed);
+    let _ = first.take().await;
+    let History::Kept(calls) = record.history.lock().unwrap().clone() else { panic!("no history") };
+    assert!(calls.iter().filter(|call| !call.assumed).count() >= 3, "{calls:?}");
+}
+
+#[tokio::test]
+async fn usage_tells_what_is_used_and_left() {
+    let (record, clock) = world(History::Kept(vec![]));
+    let budget = budget(&record, &clock);
+    let _ = budget.take().await;
+    let usage = budget.usage();
+    assert_eq!((usage.used, usage.available), (1, 3));
+    clock.advance(Duration::from_secs(61));
+    let usage = budget.usage();
+    assert_eq!((usage.used, usage.available), (0, 4));
+}
+
+/// What happens in one step of the long run.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Process `who` asks; if granted, the call arrives at the upstream so much later, or never.
+    Take { who: usize, delay: Option<Duration> },
+    /// Time goes by.
+    Pass(Duration),
+    /// Process `who` is killed and started anew.
+    Restart { who: usize },
+    /// The record turns out corrupt.
+    Corrupt,
+    /// The disk fails for a while; one process alone runs on, and may be killed and started meanwhile.
+    DiskFails { for_steps: Vec<(bool, Duration)> },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let short = || (0_u64..12_000).prop_map(Duration::from_millis);
+    let late = prop_oneof![
+        3 => Just(Some(Duration::ZERO)),
+        3 => (0_u64..11_500).prop_map(|ms| Some(Duration::from_millis(ms))),
+        1 => Just(None),
+    ];
+    let step = prop_oneof![
+        20 => (0..3_usize, late).prop_map(|(who, delay)| Step::Take { who, delay }),
+        6 => short().prop_map(Step::Pass),
+        3 => (0..3_usize).prop_map(|who| Step::Restart { who }),
+        1 => Just(Step::Corrupt),
+        1 => prop::collection::vec((any::<bool>(), short()), 1..20)
+            .prop_map(|for_steps| Step::DiskFails { for_steps }),
+    ];
+    prop::collection::vec(step, 1..250)
+}
+
+/// Plays `steps`; the times at which calls arrived, in milliseconds.
+async fn arrivals(steps: Vec<Step>) -> Vec<u128> {
+    let (record, clock) = world(History::Missing);
+    let mut processes: Vec<_> = (0..3).map(|_| budget(&record, &clock)).collect();
+    let mut arrived = Vec::new();
+    let now_ms = |clock: &TestClock| clock.now().boot.as_duration().as_millis();
+    for step in steps {
+        match step {
+            Step::Take { who, delay } => {
+                if processes[who].take().await == Turn::Granted
+                    && let Some(delay) = delay
+                {
+                    arrived.push(now_ms(&clock) + delay.as_millis());
+                }
+            }
+            Step::Pass(time) => clock.advance(time),
+            Step::Restart { who } => processes[who] = budget(&record, &clock),
+            Step::Corrupt => *record.history.lock().unwrap() = History::Senseless("test".into()),
+            Step::DiskFails { for_steps } => {
+                record.failing.store(true, Ordering::Relaxed);
+                for (restart, time) in for_steps {
+                    if restart {
+                        processes[0] = budget(&record, &clock);
+                    }
+                    if processes[0].take().await == Turn::Granted {
+                        arrived.push(now_ms(&clock));
+                    }
+                    clock.advance(time);
+                }
+                record.failing.store(false, Ordering::Relaxed);
+                // The process that ran on brings its calls into the record with its next look.
+                let _ = processes[0].take().await;
+            }
+        }
+    }
+    arrived.sort_unstable();
+    arrived
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_sixty_seconds_hold_more_than_fifteen_calls(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let arrived = runtime.block_on(arrivals(steps));
+        for (first, start) in arrived.iter().enumerate() {
+            let within = arrived[first..].iter().take_while(|time| **time <= start + 60_000).count();
+            prop_assert!(within <= 15, "{within} calls from {start} ms on: {arrived:?}");
+        }
+    }
+}
