@@ -6,10 +6,12 @@
 //!
 //! 1. words: [`secret`], [`clock`], [`credentials`], [`token`]
 //! 2. domain: [`issuer`], [`budget`]
+//! 3. adapters: [`state`]
 
 pub mod budget;
 pub mod clock;
 pub mod credentials;
 pub mod issuer;
 pub mod secret;
+pub mod state;
 pub mod token;
