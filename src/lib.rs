@@ -12,6 +12,8 @@ pub mod budget;
 pub mod clock;
 pub mod credentials;
 pub mod issuer;
+pub mod keeper;
 pub mod secret;
+pub mod security;
 pub mod state;
 pub mod token;

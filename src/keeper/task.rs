@@ -1,0 +1,214 @@
+//! The task around the core: it waits, asks and tells, and decides nothing.
+
+use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    attempt::{self, AttemptEnd},
+    core::{Action, Core, Event, Note},
+    snapshot::{HeldToken, SnapshotReader, SnapshotWriter, place},
+    timing::TokenSettings,
+    waiting::{Refusal, RefusalReason, WaiterId, Want},
+};
+use crate::{
+    budget::CallBudget,
+    clock::{BootInstant, Clock, sleep_until},
+    issuer::TokenIssuer,
+    security::SecurityEvent,
+};
+
+/// How many calls may stand before the keeper's door; the next one waits to knock.
+const KNOCKING: usize = 1024;
+
+/// How many alarms may be on their way before further ones are only logged.
+const ALARMS: usize = 256;
+
+/// What the keeper works with.
+pub struct KeeperSetup {
+    /// Times and fractions.
+    pub settings: TokenSettings,
+    /// Whom to ask for tokens.
+    pub issuer: Arc<dyn TokenIssuer>,
+    /// How often.
+    pub budget: Arc<CallBudget>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Feeds the jitter.
+    pub seed: u64,
+}
+
+/// The keeper, as everybody else sees it.
+#[derive(Clone)]
+pub struct Keeper {
+    snapshot: SnapshotReader,
+    door: mpsc::Sender<Knock>,
+}
+
+/// A call that comes in.
+struct Knock {
+    want: Want,
+    answer: oneshot::Sender<Answer>,
+}
+
+type Answer = Result<Arc<HeldToken>, Refusal>;
+
+impl Keeper {
+    /// What is known now. Never waits.
+    pub fn snapshot(&self) -> &SnapshotReader {
+        &self.snapshot
+    }
+
+    /// A token that satisfies `want`, which the snapshot does not. Waits for one as long as it is worth it.
+    pub async fn obtain(&self, want: Want) -> Answer {
+        let gone = Refusal::for_good(RefusalReason::ShuttingDown);
+        let (answer, answered) = oneshot::channel();
+        if self.door.send(Knock { want, answer }).await.is_err() {
+            return Err(gone);
+        }
+        answered.await.unwrap_or(Err(gone))
+    }
+}
+
+/// Makes a keeper: its handle, the stream of its alarms, and the task, which runs until `stop` ends.
+pub fn run(
+    setup: KeeperSetup,
+    stop: impl Future<Output = ()> + Send,
+) -> (Keeper, mpsc::Receiver<SecurityEvent>, impl Future<Output = ()> + Send) {
+    let core = Core::new(setup.settings, setup.seed, setup.clock.now());
+    let (writer, snapshot) = place(core.snapshot());
+    let (door, knocks) = mpsc::channel(KNOCKING);
+    let (alarms, alarmed) = mpsc::channel(ALARMS);
+    let task = Task { setup, core, writer, alarms, waiting: HashMap::new(), next_id: 0 };
+    (Keeper { snapshot, door }, alarmed, task.run(knocks, stop))
+}
+
+struct Task {
+    setup: KeeperSetup,
+    core: Core,
+    writer: SnapshotWriter,
+    alarms: mpsc::Sender<SecurityEvent>,
+    waiting: HashMap<WaiterId, oneshot::Sender<Answer>>,
+    next_id: u64,
+}
+
+/// The try under way.
+type Trying = Pin<Box<dyn Future<Output = AttemptEnd> + Send>>;
+
+impl Task {
+    async fn run(mut self, mut knocks: mpsc::Receiver<Knock>, stop: impl Future<Output = ()> + Send) {
+        let mut stop = std::pin::pin!(stop);
+        let mut trying: Option<Trying> = None;
+        let mut event = Event::Woken;
+        loop {
+            self.turn(event, &mut trying);
+            let now = self.setup.clock.now().boot;
+            let wake_at = self.core.wake_at(now);
+            event = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                end = finished(&mut trying) => {
+                    trying = None;
+                    Event::Ended(end)
+                }
+                Some(knock) = knocks.recv() => self.let_in(knock),
+                () = wake(&*self.setup.clock, wake_at) => Event::Woken,
+            };
+        }
+        self.turn(Event::Stopping, &mut trying);
+    }
+
+    fn let_in(&mut self, knock: Knock) -> Event {
+        self.next_id += 1;
+        let id = WaiterId(self.next_id);
+        self.waiting.insert(id, knock.answer);
+        Event::Wanted(id, knock.want)
+    }
+
+    fn turn(&mut self, event: Event, trying: &mut Option<Trying>) {
+        let gone: Vec<_> =
+            self.waiting.iter().filter(|(_, answer)| answer.is_closed()).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.waiting.remove(&id);
+            self.step(Event::Left(id), trying);
+        }
+        self.step(event, trying);
+    }
+
+    fn step(&mut self, event: Event, trying: &mut Option<Trying>) {
+        for action in self.core.step(event, self.setup.clock.now()) {
+            match action {
+                Action::Begin(attempt) => {
+                    let setup = &self.setup;
+                    let (issuer, budget, clock) =
+                        (Arc::clone(&setup.issuer), Arc::clone(&setup.budget), Arc::clone(&setup.clock));
+                    *trying =
+                        Some(Box::pin(
+                            async move { attempt::make(attempt, &*issuer, &budget, &*clock).await },
+                        ));
+                }
+                Action::Answer(id, answer) => {
+                    if let Some(waiting) = self.waiting.remove(&id) {
+                        // Who has hung up needs no answer.
+                        let _ = waiting.send(answer);
+                    }
+                }
+                Action::Publish(snapshot) => self.writer.publish(snapshot),
+                Action::Alarm(event) => self.alarm(event),
+                Action::Tell(note) => tell(&note),
+            }
+        }
+    }
+
+    fn alarm(&self, event: SecurityEvent) {
+        tracing::warn!(event = event.word(), "security: {event}");
+        // A reader that is behind loses events, not the keeper its time; the log has them.
+        let _ = self.alarms.try_send(event);
+    }
+}
+
+/// The end of the try under way; never, if there is none.
+async fn finished(trying: &mut Option<Trying>) -> AttemptEnd {
+    match trying {
+        Some(trying) => trying.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn wake(clock: &dyn Clock, at: Option<BootInstant>) {
+    match at {
+        Some(at) => sleep_until(clock, at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tell(note: &Note) {
+    match note {
+        Note::Renewed { token, lifetime, by } => {
+            tracing::info!(token_id = %token, lifetime_s = lifetime.as_secs(), by, "new access token");
+        }
+        Note::Failing { error, again_in, by } => {
+            tracing::warn!(error = %error, outcome = error.word(), by, again_in = ?again_in, "no new access token");
+        }
+        // The first failure was loud. The row is told again as it doubles, so that an outage of a day takes a dozen lines.
+        Note::StillFailing { error, failures, again_in } if failures.is_power_of_two() => {
+            tracing::warn!(error = %error, outcome = error.word(), failures, again_in = ?again_in, "still no new access token");
+        }
+        Note::StillFailing { error, failures, again_in } => {
+            tracing::debug!(error = %error, outcome = error.word(), failures, again_in = ?again_in, "still no new access token");
+        }
+        Note::Recovered { after, failures } => {
+            tracing::info!(after = ?after, failures, "the upstream gives tokens again");
+        }
+        Note::RefreshTokenRefused { detail } => {
+            tracing::info!(detail, "the upstream refused the refresh token; logging in");
+        }
+        Note::TooShortToKeep { lifetime } => {
+            tracing::warn!(
+                lifetime = ?lifetime,
+                "the upstream grants tokens of less than 10 s: the call limit does not allow to keep one fresh all the time"
+            );
+        }
+        Note::RanOut => tracing::error!("no access token can be handed out until the upstream gives one"),
+    }
+}

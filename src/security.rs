@@ -1,0 +1,72 @@
+//! What a security person wants to know of at once.
+
+use std::fmt;
+
+use crate::token::TokenId;
+
+/// Something that should not happen when everybody behaves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SecurityEvent {
+    /// The upstream refused a refresh token that was neither expired nor presented before by us: somebody else may have
+    /// used it.
+    RefreshTokenSuspicious,
+    /// An answer that claims to be B2BINPAY's is not signed with the secret.
+    UpstreamSignWrong,
+    /// A caller says that the upstream answered 401 to a token that should be good.
+    TokenReportedRejected {
+        /// Which token.
+        token: TokenId,
+        /// The caller's name.
+        caller: String,
+    },
+    /// A second caller says so: the token is handed out no more.
+    TokenWithdrawn {
+        /// Which token.
+        token: TokenId,
+        /// The second caller's name.
+        caller: String,
+    },
+    /// The upstream throttled a call that the budget allowed: somebody else on this address or account calls it too.
+    ForeignTraffic,
+}
+
+impl SecurityEvent {
+    /// A word for metrics and logs.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::RefreshTokenSuspicious => "refresh_token_suspicious",
+            Self::UpstreamSignWrong => "upstream_sign_wrong",
+            Self::TokenReportedRejected { .. } => "token_reported_rejected",
+            Self::TokenWithdrawn { .. } => "token_withdrawn",
+            Self::ForeignTraffic => "foreign_traffic",
+        }
+    }
+}
+
+impl fmt::Display for SecurityEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RefreshTokenSuspicious => f.write_str(
+                "the upstream refused an unexpired refresh token that this broker had not used: \
+                 somebody else may have it; if so, lock down and regenerate the credentials",
+            ),
+            Self::UpstreamSignWrong => f.write_str(
+                "an answer of the upstream has a wrong sign and was not used: somebody may stand between; \
+                 check base_url, proxy and DNS",
+            ),
+            Self::TokenReportedRejected { token, caller } => {
+                write!(
+                    f,
+                    "caller {caller} says that the upstream answered 401 to token {token}; logging in anew"
+                )
+            }
+            Self::TokenWithdrawn { token, caller } => {
+                write!(f, "caller {caller} says so too: token {token} is handed out no more")
+            }
+            Self::ForeignTraffic => f.write_str(
+                "the upstream throttled a call that the budget allowed: something else uses the same address \
+                 or account; find it and let it ask this broker",
+            ),
+        }
+    }
+}
