@@ -4,11 +4,13 @@
 //!
 //! The modules form rings, and each names only those before it (`tests/layering.rs` holds them to it):
 //!
-//! 1. words: [`secret`], [`clock`], [`credentials`], [`token`]
-//! 2. domain: [`issuer`]
+//! 1. words: [`secret`], [`clock`], [`credentials`], [`token`], [`caller`]
+//! 2. domain: [`issuer`], [`policy`]
 
+pub mod caller;
 pub mod clock;
 pub mod credentials;
 pub mod issuer;
+pub mod policy;
 pub mod secret;
 pub mod token;
