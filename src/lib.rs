@@ -4,15 +4,17 @@
 //!
 //! The modules form rings, and each names only those before it (`tests/layering.rs` holds them to it):
 //!
-//! 1. words: [`secret`], [`clock`], [`credentials`], [`token`]
-//! 2. domain: [`issuer`], [`budget`]
+//! 1. words: [`secret`], [`clock`], [`credentials`], [`token`], [`caller`], [`security`]
+//! 2. domain: [`issuer`], [`budget`], [`keeper`], [`policy`]
 //! 3. adapters: [`state`]
 
 pub mod budget;
+pub mod caller;
 pub mod clock;
 pub mod credentials;
 pub mod issuer;
 pub mod keeper;
+pub mod policy;
 pub mod secret;
 pub mod security;
 pub mod state;
