@@ -5,10 +5,11 @@
 //! The modules form rings, and each names only those before it (`tests/layering.rs` holds them to it):
 //!
 //! 1. words: [`secret`], [`clock`], [`credentials`], [`token`]
-//! 2. domain: [`issuer`]
+//! 2. domain: [`issuer`], [`sign`]
 
 pub mod clock;
 pub mod credentials;
 pub mod issuer;
 pub mod secret;
+pub mod sign;
 pub mod token;
