@@ -5,7 +5,7 @@
 //! The modules form rings, and each names only those before it (`tests/layering.rs` holds them to it):
 //!
 //! 1. words: [`secret`], [`clock`], [`credentials`], [`token`], [`caller`], [`security`]
-//! 2. domain: [`issuer`], [`budget`], [`keeper`], [`policy`]
+//! 2. domain: [`issuer`], [`budget`], [`keeper`], [`policy`], [`sign`]
 //! 3. adapters: [`state`]
 
 pub mod budget;
@@ -17,5 +17,6 @@ pub mod keeper;
 pub mod policy;
 pub mod secret;
 pub mod security;
+pub mod sign;
 pub mod state;
 pub mod token;

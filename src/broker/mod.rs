@@ -1,0 +1,224 @@
+//! The use cases: what a caller can ask of the broker, in the words of the domain.
+//!
+//! Each is: authorize ([`Broker::authorize`], once per call and before anything else), act, record. A promise is kept
+//! below (the keeper's, the policy's, the signs'); this is where they meet. No call that the snapshot satisfies waits or
+//! takes a lock.
+
+mod ledger;
+mod status;
+mod token_watch;
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+
+pub use ledger::{CallerCounts, LastToken, Outcome};
+pub use status::{CredentialFacts, SourceFact, Status};
+pub use token_watch::{TokenWatch, WatchReason};
+
+use crate::{
+    budget::CallBudget,
+    caller::{CallerName, Peer},
+    clock::{BootInstant, Clock, Now},
+    credentials::ApiVersion,
+    keeper::{HeldToken, Keeper, Refusal, RefusalReason, TooLong, Want},
+    policy::{Decision, Denial, Permission, Policy},
+    security::SecurityEvent,
+    sign::{self, Finding, SignKeys, Subject, VerifyError},
+    token::TokenId,
+};
+use ledger::Ledger;
+use status::RecentEvents;
+
+/// Where tokens are good.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UpstreamFacts {
+    /// Such as `https://v3.api.b2binpay.com`.
+    pub base_url: String,
+    /// Which generation of the API that is.
+    pub api: ApiVersion,
+}
+
+/// What a broker is made of.
+pub struct BrokerParts {
+    /// Keeps the token.
+    pub keeper: Keeper,
+    /// Who may do what.
+    pub policy: Policy,
+    /// What signs are verified with.
+    pub keys: SignKeys,
+    /// What the keeper calls the upstream from; here for showing.
+    pub budget: Arc<CallBudget>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where tokens are good.
+    pub upstream: UpstreamFacts,
+    /// Where the credentials come from.
+    pub credentials: CredentialFacts,
+}
+
+/// A request for a token.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TokenRequest {
+    /// The validity that is needed; the floor is a given.
+    pub min_validity: Duration,
+    /// A token that the upstream answered 401 to.
+    pub rejected: Option<TokenId>,
+    /// When the call ends.
+    pub deadline: Option<BootInstant>,
+}
+
+/// The broker.
+pub struct Broker {
+    keeper: Keeper,
+    policy: ArcSwap<Policy>,
+    keys: ArcSwap<SignKeys>,
+    budget: Arc<CallBudget>,
+    clock: Arc<dyn Clock>,
+    upstream: UpstreamFacts,
+    credentials: CredentialFacts,
+    ledger: Ledger,
+    events: RecentEvents,
+    started: Now,
+}
+
+impl Broker {
+    /// Puts a broker together.
+    pub fn new(parts: BrokerParts) -> Arc<Self> {
+        let started = parts.clock.now();
+        Arc::new(Self {
+            ledger: Ledger::of(parts.policy.rules().iter().map(|rule| &rule.name)),
+            keeper: parts.keeper,
+            policy: ArcSwap::from_pointee(parts.policy),
+            keys: ArcSwap::from_pointee(parts.keys),
+            budget: parts.budget,
+            clock: parts.clock,
+            upstream: parts.upstream,
+            credentials: parts.credentials,
+            events: RecentEvents::default(),
+            started,
+        })
+    }
+
+    /// What time it is, for this broker.
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Where tokens are good.
+    pub fn upstream(&self) -> &UpstreamFacts {
+        &self.upstream
+    }
+
+    /// The name under which `peer` may do something that any one of `permissions` allows. A denial is on record when this
+    /// returns.
+    pub fn authorize(&self, peer: &Peer, permissions: &[Permission]) -> Result<CallerName, Denial> {
+        let policy = self.policy.load();
+        let mut denial = None;
+        for permission in permissions {
+            match policy.decide(peer, *permission) {
+                Decision::Allowed(caller) => return Ok(caller),
+                Decision::Denied(why) => denial = denial.or(Some((why, *permission))),
+            }
+        }
+        let (denial, permission) =
+            denial.unwrap_or_else(|| (Denial::CallerUnknown { peer: peer.clone() }, Permission::Reflection));
+        if let Denial::MethodNotAllowed { caller, .. } = &denial {
+            self.ledger.count(caller, permission, Outcome::Failed);
+        }
+        Err(denial)
+    }
+
+    /// Notes how a call of an authorized caller ended.
+    pub fn record(&self, caller: &CallerName, permission: Permission, outcome: Outcome) {
+        self.ledger.count(caller, permission, outcome);
+    }
+
+    /// A token that is still valid for as long as was asked, and at least for the floor.
+    pub async fn access_token(
+        &self,
+        caller: &CallerName,
+        request: TokenRequest,
+    ) -> Result<Arc<HeldToken>, Refusal> {
+        let answer = match self.token_in_hand(&request) {
+            Some(answer) => answer,
+            None => {
+                let TokenRequest { min_validity, rejected, deadline } = request;
+                let caller = caller.to_string();
+                self.keeper.obtain(Want { caller, min_validity, rejected, deadline }).await
+            }
+        };
+        self.ledger.count(caller, Permission::GetAccessToken, Outcome::of(&answer));
+        if let Ok(token) = &answer {
+            self.ledger.given(caller, token.id(), self.clock.now().wall);
+        }
+        answer
+    }
+
+    /// The answer, if it needs no waiting.
+    fn token_in_hand(&self, request: &TokenRequest) -> Option<Result<Arc<HeldToken>, Refusal>> {
+        let snapshot = self.keeper.snapshot().current();
+        if let Err(too_long) = TooLong::check(request.min_validity, snapshot.last_lifetime) {
+            let reason = RefusalReason::ValidityTooLong(too_long);
+            return Some(Err(Refusal { reason, retry_after: None }));
+        }
+        snapshot
+            .token_for(request.min_validity, self.clock.now().boot)
+            .filter(|token| request.rejected != Some(token.id()))
+            .map(|token| Ok(Arc::clone(token)))
+    }
+
+    /// The token in hand, and then each new one.
+    pub fn watch(self: &Arc<Self>, caller: &CallerName) -> TokenWatch {
+        self.ledger.count(caller, Permission::WatchAccessToken, Outcome::Ok);
+        TokenWatch::new(Arc::clone(self), caller.clone())
+    }
+
+    /// Whether B2BINPAY signed `subject`.
+    pub fn verify(
+        &self,
+        caller: &CallerName,
+        subject: Subject<'_>,
+        max_age: Option<Duration>,
+    ) -> Result<Finding, VerifyError> {
+        let permission = match subject {
+            Subject::Message { .. } => Permission::VerifySignMessage,
+            Subject::Callback(_) | Subject::TokenResponse { .. } => Permission::VerifySign,
+        };
+        let found = sign::verify(&self.keys.load(), subject, max_age, self.clock.now().wall);
+        self.ledger.count(caller, permission, Outcome::of(&found));
+        found
+    }
+
+    /// Keeps a security event for the status.
+    pub fn note(&self, event: SecurityEvent) {
+        self.events.push(self.clock.now().wall, event);
+    }
+
+    /// Forgets verification keys whose time is over. Called now and then: a key that is past its time is never used, but
+    /// it should not lie in memory either.
+    pub fn forget_expired_keys(&self) {
+        let now = self.clock.now().wall;
+        if self.keys.load().previous_until().is_some_and(|until| until <= now) {
+            self.keys.rcu(|keys| SignKeys::clone(keys).without_expired(now));
+            tracing::info!("the previous credentials' time is over: signs under them are not accepted any more");
+        }
+    }
+
+    /// Whether a token can be handed out now, until when if nothing is renewed, and a place to wait for changes.
+    pub fn readiness(&self) -> (bool, Option<BootInstant>) {
+        let snapshot = self.keeper.snapshot().current();
+        let ready = snapshot.is_ready(self.clock.now().boot);
+        (ready, snapshot.token.as_ref().filter(|_| ready).map(|token| token.handed_out_until()))
+    }
+
+    /// Wakes at each change of the token or the state.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.keeper.snapshot().changes()
+    }
+
+    /// How everything is.
+    pub fn status(&self) -> Status {
+        Status::of(self)
+    }
+}

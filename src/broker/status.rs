@@ -1,0 +1,111 @@
+//! How the broker is, for those who run it. Nothing in it is secret.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{Broker, CallerCounts, UpstreamFacts};
+use crate::{
+    budget::BudgetUsage,
+    keeper::{HeldToken, KeeperState, LastCall},
+    security::SecurityEvent,
+};
+
+/// How many security events are kept for showing.
+const RECENT: usize = 50;
+
+/// Where the credentials come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CredentialFacts {
+    /// 1 from the start, one more with each replacement.
+    pub generation: u64,
+    /// Where each was read.
+    pub sources: Vec<SourceFact>,
+}
+
+/// Where one credential was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SourceFact {
+    /// The configuration's name of it, such as `secret_file`.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// How the broker is.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Where it stands with the upstream.
+    pub state: KeeperState,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why. Empty if all is well.
+    pub reason: String,
+    /// Whether a token can be handed out now.
+    pub ready: bool,
+    /// The token in hand, good or not.
+    pub token: Option<Arc<HeldToken>>,
+    /// When its renewal is due, by the wall clock.
+    pub next_refresh: Option<Timestamp>,
+    /// Used and left of the upstream's limit.
+    pub budget: BudgetUsage,
+    /// How the last call to the upstream ended.
+    pub last_call: Option<LastCall>,
+    /// Where the credentials come from.
+    pub credentials: CredentialFacts,
+    /// Until when signs under the previous credentials are accepted.
+    pub previous_until: Option<Timestamp>,
+    /// How long the broker runs.
+    pub uptime: Duration,
+    /// Who did what.
+    pub callers: Vec<CallerCounts>,
+    /// Security events, the newest first.
+    pub events: Vec<(Timestamp, SecurityEvent)>,
+    /// Where tokens are good.
+    pub upstream: UpstreamFacts,
+}
+
+impl Status {
+    pub(super) fn of(broker: &Broker) -> Self {
+        let now = broker.clock.now();
+        let snapshot = broker.keeper.snapshot().current();
+        let (state, since, reason) = snapshot.state(now);
+        Self {
+            state,
+            since,
+            reason,
+            ready: snapshot.is_ready(now.boot),
+            token: snapshot.token.clone(),
+            next_refresh: snapshot.token.as_ref().map(|token| now.wall_at(token.renew_at)),
+            budget: broker.budget.usage(),
+            last_call: snapshot.last_call.clone(),
+            credentials: broker.credentials.clone(),
+            previous_until: broker.keys.load().previous_until().filter(|until| *until > now.wall),
+            uptime: now.boot.saturating_since(broker.started.boot),
+            callers: broker.ledger.counts(),
+            events: broker.events.newest_first(),
+            upstream: broker.upstream.clone(),
+        }
+    }
+}
+
+/// The last security events.
+#[derive(Default)]
+pub(super) struct RecentEvents(Mutex<VecDeque<(Timestamp, SecurityEvent)>>);
+
+impl RecentEvents {
+    pub(super) fn push(&self, at: Timestamp, event: SecurityEvent) {
+        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        events.push_front((at, event));
+        events.truncate(RECENT);
+    }
+
+    fn newest_first(&self) -> Vec<(Timestamp, SecurityEvent)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}

@@ -1,0 +1,64 @@
+//! The token as it changes, for one caller.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::Broker;
+use crate::{
+    caller::CallerName,
+    keeper::{Arrival, HeldToken},
+    token::TokenId,
+};
+
+/// Why a token is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WatchReason {
+    /// It was in hand when the watch began, or came as the first after that.
+    Current,
+    /// It follows one that was told before.
+    Followed(Arrival),
+}
+
+/// Tells the token in hand at once, and each new one when it comes. Of several that came while nobody asked, only the
+/// last is told: the others are of no use any more.
+pub struct TokenWatch {
+    broker: Arc<Broker>,
+    caller: CallerName,
+    changes: watch::Receiver<u64>,
+    told: Option<TokenId>,
+}
+
+impl TokenWatch {
+    pub(super) fn new(broker: Arc<Broker>, caller: CallerName) -> Self {
+        let changes = broker.changes();
+        Self { broker, caller, changes, told: None }
+    }
+
+    /// The broker that tells.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// The next token. `None`: there is no keeper any more.
+    pub async fn next(&mut self) -> Option<(Arc<HeldToken>, WatchReason)> {
+        loop {
+            // Marked as seen before it is looked at: a change in between wakes us again.
+            self.changes.mark_unchanged();
+            let now = self.broker.now();
+            let token = {
+                let snapshot = self.broker.keeper.snapshot().current();
+                snapshot.token.as_ref().filter(|token| token.is_good(now.boot)).map(Arc::clone)
+            };
+            if let Some(token) = token.filter(|token| self.told != Some(token.id())) {
+                let reason = match self.told.replace(token.id()) {
+                    None => WatchReason::Current,
+                    Some(_) => WatchReason::Followed(token.arrival),
+                };
+                self.broker.ledger.given(&self.caller, token.id(), now.wall);
+                return Some((token, reason));
+            }
+            self.changes.changed().await.ok()?;
+        }
+    }
+}
