@@ -6,9 +6,12 @@
 //!
 //! 1. words: [`secret`], [`clock`], [`credentials`], [`token`], [`caller`]
 //! 2. domain: [`issuer`], [`policy`]
+//!
+//! [`config`] stands beside them: it turns files into checked values and the words above.
 
 pub mod caller;
 pub mod clock;
+pub mod config;
 pub mod credentials;
 pub mod issuer;
 pub mod policy;
