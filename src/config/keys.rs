@@ -168,7 +168,7 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Duration(within(
             "1s",
             "1h",
-            "the record of call times holds no more than an hour, and a window below a second is shorter than a call",
+            "a window below a second is shorter than a call, and when the budget is spent a broker may have to wait for a whole window",
         )),
         unset: Unset::Is("\"60s\""),
         description: "The time in which `requests` calls may be made. The default is B2BINPAY's own.",
@@ -309,7 +309,7 @@ pub const KEYS: &[Key] = &[
             "each open call takes memory, and one connection could otherwise take all",
         )),
         unset: Unset::Is("128"),
-        description: "How many calls may be open on one connection, watch streams included. A client waits with more. The default is more than any one service was seen to need, and what bounds the memory of a hostile one.",
+        description: "How many calls may be open on one connection, watch streams included. A client waits with more. The default is generous for one service's watchers and calls in flight, and bounds the memory that a hostile one can take.",
     },
     Key {
         path: "limits.max_header_bytes",

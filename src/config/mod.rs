@@ -40,7 +40,7 @@ pub use self::{
     keys::{KEYS, Key, Kind, Range, Unset},
     reference::reference,
     serving::{Limits, Listen},
-    upstream::{Budget, Upstream},
+    upstream::{Budget, Server, Upstream},
     values::{NotADuration, parse_duration, show_duration},
 };
 use self::{errors::Findings, section::Section};
@@ -49,7 +49,7 @@ use crate::policy::Policy;
 /// Where the configuration is unless another place is named.
 pub const DEFAULT_FILE: &str = "/etc/b2binpay-broker/config.toml";
 
-/// The largest file that is read: a thousand callers take a quarter of it.
+/// The largest file that is read: a thousand callers take an eighth of it.
 const LARGEST_FILE: u64 = 1 << 20;
 
 /// What the environment says. It is an argument so that a test can say otherwise.

@@ -16,8 +16,8 @@ use crate::credentials::ApiVersion;
 pub struct Upstream {
     /// The generation of its API.
     pub api: ApiVersion,
-    /// Where it is, without a slash at the end: B2BINPAY's own server of the environment, or the one that is named.
-    pub base_url: String,
+    /// Where it is.
+    pub server: Server,
     /// PEM certificates to check it against in place of the built-in authorities.
     pub ca_file: Option<PathBuf>,
     /// An HTTP proxy on the way, without a user and a password.
@@ -30,6 +30,17 @@ pub struct Upstream {
     pub request_timeout: Duration,
     /// How often it may be called.
     pub budget: Budget,
+}
+
+/// Where the upstream is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Server {
+    /// B2BINPAY's own, for real money.
+    Production,
+    /// B2BINPAY's own, for trying.
+    Sandbox,
+    /// Another, at this base URL: `https://`, or `http://` to a loopback address; no slash at the end, no user or password.
+    At(String),
 }
 
 /// No more than `requests` calls in any `window`.
@@ -57,7 +68,7 @@ impl Upstream {
         };
         Self {
             api,
-            base_url: base_url(section, api),
+            server: server(section),
             ca_file: section.text("ca_file").map(|(name, _)| folder.join(name)),
             proxy: section.text("proxy").and_then(|(url, value)| proxy(url, &value)),
             connect_timeout,
@@ -96,31 +107,30 @@ pub(super) fn api(section: &Section<'_>) -> ApiVersion {
     }
 }
 
-/// The upstream's address, from whichever of `environment` and `base_url` is written.
-fn base_url(section: &Section<'_>, api: ApiVersion) -> String {
-    let environment = section.choice("environment");
-    let sandbox = environment == Some("sandbox");
-    let official = match (api, sandbox) {
-        (ApiVersion::V2, false) => "https://api.b2binpay.com",
-        (ApiVersion::V2, true) => "https://api-sandbox.b2binpay.com",
-        (ApiVersion::V3, false) => "https://v3.api.b2binpay.com",
-        (ApiVersion::V3, true) => "https://v3.api-sandbox.b2binpay.com",
+/// Where the upstream is, from whichever of `environment` and `base_url` is written.
+fn server(section: &Section<'_>) -> Server {
+    let environment = match section.choice("environment") {
+        Some("sandbox") => Server::Sandbox,
+        _ => Server::Production,
     };
-    match (section.get("environment"), section.text("base_url")) {
-        (Some(_), Some((_, value))) => {
+    match (section.get("environment"), section.get("base_url")) {
+        (Some(_), Some(value)) => {
             value.wrong("stands beside upstream.environment: one of them says where the upstream is, remove the other");
         }
-        (None, Some((url, value))) => match parse_base_url(url) {
-            Ok(url) => return url,
-            Err(error) => value.wrong(error),
-        },
-        // A base_url of the wrong type has been reported.
-        (None, None) if section.is_present() && section.get("base_url").is_none() => {
-            section.wrong("upstream.environment is missing; write environment = \"production\" or \"sandbox\", or base_url for another server");
+        (None, Some(_)) => {
+            if let Some((url, value)) = section.text("base_url") {
+                match parse_base_url(url) {
+                    Ok(url) => return Server::At(url),
+                    Err(error) => value.wrong(error),
+                }
+            }
         }
+        (None, None) if section.is_present() => section.wrong(
+            "upstream.environment is missing; write environment = \"production\" or \"sandbox\", or base_url for another server",
+        ),
         _ => {}
     }
-    official.to_owned()
+    environment
 }
 
 /// Checks a base URL: the error follows the key's name.
@@ -142,15 +152,17 @@ fn parse_base_url(text: &str) -> Result<String, &'static str> {
 
 fn proxy(text: &str, value: &Value<'_>) -> Option<String> {
     let checked = plain_url(text).and_then(|url| match url.scheme_str() {
+        _ if url.path() != "/" => Err(SHAPE),
         Some("http" | "https") => Ok(text.trim_end_matches('/').to_owned()),
         _ => Err("must begin with http:// or https://"),
     });
     checked.map_err(|error| value.wrong(error)).ok()
 }
 
-/// A URL of nothing but a scheme, a host and perhaps a port.
+const SHAPE: &str = "is a URL of a scheme, a host and perhaps a port, such as https://host.example:8443";
+
+/// A URL of nothing but a scheme, a host and perhaps a port and a path.
 fn plain_url(text: &str) -> Result<Uri, &'static str> {
-    const SHAPE: &str = "is a URL of a scheme, a host and perhaps a port, such as https://host.example:8443";
     if text.contains('@') {
         return Err(
             "has a user or password in it, and no secret may stand here: remove what is before the @, and the @",
@@ -163,7 +175,7 @@ fn plain_url(text: &str) -> Result<Uri, &'static str> {
     let bare = url.scheme().is_some() && url.host().is_some_and(|host| !host.is_empty());
     let port =
         url.authority().is_some_and(|all| Some(all.as_str()) == url.host() || url.port_u16().is_some());
-    if bare && port && url.path() == "/" && url.query().is_none() { Ok(url) } else { Err(SHAPE) }
+    if bare && port && url.query().is_none() { Ok(url) } else { Err(SHAPE) }
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -181,6 +193,7 @@ mod tests {
             "https://v3.api.coinsbuy.com",
             "https://v3.api.coinsbuy.com/",
             "https://host:8443",
+            "https://host/path",
             "http://127.0.0.1:8080",
             "http://127.8.8.8",
             "http://[::1]:1",
@@ -203,7 +216,6 @@ mod tests {
             "https://host:99999",
             "https://user:password@host",
             "https://token@host",
-            "https://host/path",
             "https://host?query",
             "https://host#fragment",
             "https://a b",
