@@ -151,3 +151,16 @@ fn report(conflict: &Conflict, places: &[&Section<'_>], findings: &Findings<'_>)
         format!("{message} of line {place}: give each peer one caller, and each caller its own name"),
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_knows_root_and_no_strange_name() {
+        assert_eq!(SystemAccounts.user("root").unwrap(), Some(0));
+        assert_eq!(SystemAccounts.group("root").unwrap(), Some(0));
+        assert_eq!(SystemAccounts.user("no such user here").unwrap(), None);
+        assert_eq!(SystemAccounts.group("nul\0").unwrap(), None);
+    }
+}
