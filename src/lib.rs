@@ -7,10 +7,13 @@
 //! 1. words: [`secret`], [`clock`], [`credentials`], [`token`], [`caller`], [`security`]
 //! 2. domain: [`issuer`], [`budget`], [`keeper`], [`policy`], [`sign`]
 //! 3. adapters: [`state`]
+//!
+//! [`config`] stands beside them: it turns settings into checked values.
 
 pub mod budget;
 pub mod caller;
 pub mod clock;
+pub mod config;
 pub mod credentials;
 pub mod issuer;
 pub mod keeper;

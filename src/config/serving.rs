@@ -1,0 +1,131 @@
+//! `[[listen]]` and `[limits]`: where the broker serves, and what it takes from a connection.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    keys::Unset,
+    section::{Section, Value, own_keys},
+    values::parse_mode,
+};
+
+/// Somewhere to serve.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Listen {
+    /// A Unix socket.
+    Unix {
+        /// Where; absolute, and short enough for the kernel.
+        path: PathBuf,
+        /// The file mode of the socket. 0666 unless configured: the policy decides who may call.
+        mode: u32,
+    },
+}
+
+/// What is taken from connections. The defaults and ranges, and the reasons for them, are in [`super::KEYS`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Connections served at once. 1024 unless configured.
+    pub max_connections: usize,
+    /// Open calls on one connection. 128 unless configured.
+    pub max_streams_per_connection: u32,
+    /// Bytes of all headers of a call. 16 KiB unless configured.
+    pub max_header_bytes: u32,
+    /// Bytes of a request. 320 KiB unless configured: the largest callback, and room around it.
+    pub max_message_bytes: usize,
+    /// How long a new connection may stay silent. 5 s unless configured.
+    pub first_byte_timeout: Duration,
+    /// How often a client is asked whether it is there. 30 s unless configured.
+    pub keepalive_interval: Duration,
+    /// How long it may take to answer that. 10 s unless configured.
+    pub keepalive_timeout: Duration,
+    /// When a connection is asked to end. Never unless configured.
+    pub max_connection_age: Option<Duration>,
+    /// How long calls may go on after the broker was told to stop. 10 s unless configured: the longest that a call without
+    /// a deadline waits for a token.
+    pub drain_deadline: Duration,
+}
+
+impl Limits {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        // The table's ranges are narrower than any of these types.
+        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let large = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        Self {
+            max_connections: large(section.number("max_connections")),
+            max_streams_per_connection: small(section.number("max_streams_per_connection")),
+            max_header_bytes: small(section.size("max_header_bytes")),
+            max_message_bytes: large(section.size("max_message_bytes")),
+            first_byte_timeout: section.duration("first_byte_timeout"),
+            keepalive_interval: section.duration("keepalive_interval"),
+            keepalive_timeout: section.duration("keepalive_timeout"),
+            max_connection_age: section.optional_duration("max_connection_age"),
+            drain_deadline: section.duration("drain_deadline"),
+        }
+    }
+}
+
+impl Listen {
+    /// The longest path that a Unix socket can have: the kernel's field has 108 bytes, the last of which is NUL.
+    const LONGEST_PATH: usize = 107;
+    const DEFAULT_MODE: u32 = 0o666;
+
+    pub(super) fn read(sections: &[Section<'_>]) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for section in sections {
+            let Some(listen) = Self::read_one(section) else { continue };
+            let Self::Unix { path, .. } = &listen;
+            if all.iter().any(|Self::Unix { path: other, .. }| other == path) {
+                section.wrong("another [[listen]] has the same path");
+            }
+            all.push(listen);
+        }
+        if sections.is_empty() {
+            all.push(Self::Unix { path: default_path("listen", "unix"), mode: Self::DEFAULT_MODE });
+        }
+        all
+    }
+
+    fn read_one(section: &Section<'_>) -> Option<Self> {
+        let mode = section.text("mode").map_or(Some(Self::DEFAULT_MODE), |(text, value)| {
+            let mode = parse_mode(text);
+            if mode.is_none() {
+                value.wrong("is three or four octal digits in quotes, at most \"0777\", such as \"0666\"");
+            }
+            mode
+        });
+        if section.get("unix").is_none() {
+            section.wrong("this [[listen]] doesn't say where; write unix = and the socket's path");
+        }
+        let (text, value) = section.text("unix")?;
+        let path = absolute(text, &value)?;
+        if text.len() > Self::LONGEST_PATH {
+            value.wrong(format!(
+                "is longer than the {} bytes that a socket's path can have",
+                Self::LONGEST_PATH
+            ));
+            return None;
+        }
+        Some(Self::Unix { path, mode: mode? })
+    }
+}
+
+/// An absolute path: a daemon's working directory is nobody's promise.
+pub(super) fn absolute(text: &str, value: &Value<'_>) -> Option<PathBuf> {
+    let path = Path::new(text);
+    if path.is_absolute() && !text.contains('\0') {
+        Some(path.to_owned())
+    } else {
+        value.wrong(format!("must be an absolute path, such as {}", value.key.unset.example()));
+        None
+    }
+}
+
+/// The path that holds where this key isn't written.
+pub(super) fn default_path(section: &str, name: &str) -> PathBuf {
+    match own_keys(section).find(|key| key.split().1 == name).map(|key| key.unset) {
+        Some(Unset::Is(text)) => text.trim_matches('"').into(),
+        _ => unreachable!("the table of keys has no default for {section}.{name}"),
+    }
+}
