@@ -5,16 +5,18 @@
 //! The modules form rings, and each names only those before it (`tests/layering.rs` holds them to it):
 //!
 //! 1. words: [`secret`], [`clock`], [`credentials`], [`token`], [`caller`], [`security`]
-//! 2. domain: [`issuer`], [`budget`], [`keeper`], [`policy`], [`sign`]
-//! 3. adapters: [`state`]
+//! 2. domain: [`issuer`], [`budget`], [`keeper`], [`policy`], [`sign`], [`broker`]
+//! 3. adapters: [`state`], [`grpc`]
 //!
 //! [`config`] stands beside them: it turns settings into checked values.
 
+pub mod broker;
 pub mod budget;
 pub mod caller;
 pub mod clock;
 pub mod config;
 pub mod credentials;
+pub mod grpc;
 pub mod issuer;
 pub mod keeper;
 pub mod policy;

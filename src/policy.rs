@@ -303,18 +303,29 @@ impl Policy {
         }
     }
 
-    /// Whether `peer` may do what needs `permission`.
-    pub fn decide(&self, peer: &Peer, permission: Permission) -> Decision {
+    /// The rule of the one caller that `peer` is.
+    fn rule_of(&self, peer: &Peer) -> Result<&Rule, Denial> {
         match self.identify(peer) {
-            Identity::Known(rule) if rule.allow.contains(permission) => Decision::Allowed(rule.name.clone()),
-            Identity::Known(rule) => {
-                Decision::Denied(Denial::MethodNotAllowed { caller: rule.name.clone(), permission })
-            }
-            Identity::Unknown => Decision::Denied(Denial::CallerUnknown { peer: peer.clone() }),
-            Identity::Ambiguous(rules) => Decision::Denied(Denial::Ambiguous {
+            Identity::Known(rule) => Ok(rule),
+            Identity::Unknown => Err(Denial::CallerUnknown { peer: peer.clone() }),
+            Identity::Ambiguous(rules) => Err(Denial::Ambiguous {
                 peer: peer.clone(),
                 callers: rules.into_iter().map(|rule| (rule.name.clone(), rule.selector)).collect(),
             }),
+        }
+    }
+
+    /// The name of the one caller that `peer` is, whatever it may do.
+    pub fn name_of(&self, peer: &Peer) -> Result<CallerName, Denial> {
+        self.rule_of(peer).map(|rule| rule.name.clone())
+    }
+
+    /// Whether `peer` may do what needs `permission`.
+    pub fn decide(&self, peer: &Peer, permission: Permission) -> Decision {
+        match self.rule_of(peer) {
+            Ok(rule) if rule.allow.contains(permission) => Decision::Allowed(rule.name.clone()),
+            Ok(rule) => Decision::Denied(Denial::MethodNotAllowed { caller: rule.name.clone(), permission }),
+            Err(denial) => Decision::Denied(denial),
         }
     }
 

@@ -5,6 +5,7 @@
 //! takes a lock.
 
 mod ledger;
+mod seldom;
 mod status;
 mod token_watch;
 
@@ -28,6 +29,7 @@ use crate::{
     token::TokenId,
 };
 use ledger::Ledger;
+use seldom::Seldom;
 use status::RecentEvents;
 
 /// Where tokens are good.
@@ -79,6 +81,7 @@ pub struct Broker {
     credentials: CredentialFacts,
     ledger: Ledger,
     events: RecentEvents,
+    denials: Seldom,
     started: Now,
 }
 
@@ -96,6 +99,7 @@ impl Broker {
             upstream: parts.upstream,
             credentials: parts.credentials,
             events: RecentEvents::default(),
+            denials: Seldom::default(),
             started,
         })
     }
@@ -110,21 +114,27 @@ impl Broker {
         &self.upstream
     }
 
+    /// The name under which the policy knows `peer`, whatever it may do.
+    pub fn identify(&self, peer: &Peer) -> Result<CallerName, Denial> {
+        self.policy.load().name_of(peer)
+    }
+
     /// The name under which `peer` may do something that any one of `permissions` allows. A denial is on record when this
     /// returns.
     pub fn authorize(&self, peer: &Peer, permissions: &[Permission]) -> Result<CallerName, Denial> {
         let policy = self.policy.load();
-        let mut denial = None;
+        let mut denial = Denial::CallerUnknown { peer: peer.clone() };
         for permission in permissions {
             match policy.decide(peer, *permission) {
                 Decision::Allowed(caller) => return Ok(caller),
-                Decision::Denied(why) => denial = denial.or(Some((why, *permission))),
+                Decision::Denied(why) => denial = why,
             }
         }
-        let (denial, permission) =
-            denial.unwrap_or_else(|| (Denial::CallerUnknown { peer: peer.clone() }, Permission::Reflection));
-        if let Denial::MethodNotAllowed { caller, .. } = &denial {
-            self.ledger.count(caller, permission, Outcome::Failed);
+        if let Denial::MethodNotAllowed { caller, permission } = &denial {
+            self.ledger.count(caller, *permission, Outcome::Failed);
+        }
+        if let Some(unsaid) = self.denials.may_tell(self.clock.now().boot) {
+            tracing::warn!(%denial, unsaid, "call denied");
         }
         Err(denial)
     }
@@ -140,13 +150,11 @@ impl Broker {
         caller: &CallerName,
         request: TokenRequest,
     ) -> Result<Arc<HeldToken>, Refusal> {
-        let answer = match self.token_in_hand(&request) {
-            Some(answer) => answer,
-            None => {
-                let TokenRequest { min_validity, rejected, deadline } = request;
-                let caller = caller.to_string();
-                self.keeper.obtain(Want { caller, min_validity, rejected, deadline }).await
-            }
+        let answer = if let Some(answer) = self.token_in_hand(&request) {
+            answer
+        } else {
+            let TokenRequest { min_validity, rejected, deadline } = request;
+            self.keeper.obtain(Want { caller: caller.to_string(), min_validity, rejected, deadline }).await
         };
         self.ledger.count(caller, Permission::GetAccessToken, Outcome::of(&answer));
         if let Ok(token) = &answer {
@@ -201,7 +209,9 @@ impl Broker {
         let now = self.clock.now().wall;
         if self.keys.load().previous_until().is_some_and(|until| until <= now) {
             self.keys.rcu(|keys| SignKeys::clone(keys).without_expired(now));
-            tracing::info!("the previous credentials' time is over: signs under them are not accepted any more");
+            tracing::info!(
+                "the previous credentials' time is over: signs under them are not accepted any more"
+            );
         }
     }
 

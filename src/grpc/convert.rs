@@ -1,0 +1,183 @@
+//! From the domain's words to the protocol's.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prost_types::Duration as ProtoDuration;
+use tonic::Status as RpcError;
+
+use super::{errors::bad_field, proto};
+use crate::{
+    broker::{CallerCounts, Status, UpstreamFacts, WatchReason},
+    budget::BudgetUsage,
+    clock::BootInstant,
+    keeper::{Arrival, HeldToken, KeeperState, LastCall},
+    secret::ExposeSecret,
+    sign::{CallbackFacts, Finding, Generation, Verdict},
+};
+
+pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    // jiff keeps the nanoseconds of a time before 1970 negative; the protocol wants them counted upwards.
+    let nanoseconds = at.as_nanosecond();
+    prost_types::Timestamp {
+        seconds: i64::try_from(nanoseconds.div_euclid(1_000_000_000)).unwrap_or(i64::MAX),
+        nanos: i32::try_from(nanoseconds.rem_euclid(1_000_000_000)).unwrap_or_default(),
+    }
+}
+
+pub(super) fn duration(span: Duration) -> ProtoDuration {
+    ProtoDuration {
+        seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(span.subsec_nanos()).unwrap_or_default(),
+    }
+}
+
+/// A span of a request that must not be negative.
+pub(super) fn span(field: &str, value: Option<ProtoDuration>) -> Result<Option<Duration>, RpcError> {
+    value
+        .map(|value| {
+            Duration::try_from(value).map_err(|_| bad_field(field, "must be a duration of zero or more"))
+        })
+        .transpose()
+}
+
+pub(super) fn token(
+    held: &HeldToken,
+    upstream: &UpstreamFacts,
+    now: BootInstant,
+) -> proto::GetAccessTokenResponse {
+    proto::GetAccessTokenResponse {
+        access_token: held.access.secret().expose_secret().to_owned(),
+        token_type: "Bearer".to_owned(),
+        token_id: held.id().to_string(),
+        expires_at: Some(timestamp(held.expires_at_wall)),
+        valid_for: Some(duration(held.valid_for(now))),
+        base_url: upstream.base_url.clone(),
+        api_version: upstream.api.as_str().to_owned(),
+    }
+}
+
+pub(super) fn watch_reason(reason: WatchReason) -> proto::TokenReason {
+    match reason {
+        WatchReason::Current => proto::TokenReason::Current,
+        WatchReason::Followed(Arrival::Rotated) => proto::TokenReason::Rotated,
+        WatchReason::Followed(Arrival::ReplacedAfterRejection) => proto::TokenReason::ReplacedAfterRejection,
+    }
+}
+
+pub(super) fn finding(found: Finding) -> proto::VerifySignResponse {
+    let verdict = match found.verdict {
+        Verdict::Valid => proto::Verdict::Valid,
+        Verdict::Invalid => proto::Verdict::Invalid,
+        Verdict::Unsigned => proto::Verdict::Unsigned,
+        Verdict::Stale => proto::Verdict::Stale,
+    };
+    let generation = match found.generation {
+        None => proto::KeyGeneration::Unspecified,
+        Some(Generation::Current) => proto::KeyGeneration::Current,
+        Some(Generation::Previous) => proto::KeyGeneration::Previous,
+    };
+    proto::VerifySignResponse {
+        verdict: verdict.into(),
+        reason: found.reason,
+        key_generation: generation.into(),
+        callback: found.callback.map(callback),
+    }
+}
+
+fn callback(facts: CallbackFacts) -> proto::Callback {
+    proto::Callback {
+        kind: facts.kind.as_str().to_owned(),
+        id: facts.id,
+        status: facts.status,
+        amount: facts.amount,
+        tracking_id: facts.tracking_id,
+        time: facts.time,
+        authenticated_fields: facts.authenticated_fields.iter().map(|&name| name.to_owned()).collect(),
+    }
+}
+
+fn state(state: KeeperState) -> proto::BrokerState {
+    match state {
+        KeeperState::Starting => proto::BrokerState::Starting,
+        KeeperState::Fresh => proto::BrokerState::Fresh,
+        KeeperState::Degraded => proto::BrokerState::Degraded,
+        KeeperState::Expired => proto::BrokerState::Expired,
+        KeeperState::CredentialsRejected => proto::BrokerState::CredentialsRejected,
+        KeeperState::UpstreamForbidden => proto::BrokerState::UpstreamForbidden,
+    }
+}
+
+pub(super) fn status(status: Status) -> proto::GetStatusResponse {
+    let token = status.token.as_ref().map(|token| proto::TokenStatus {
+        token_id: token.id().to_string(),
+        issued_at: Some(timestamp(token.issued_at_wall)),
+        expires_at: Some(timestamp(token.expires_at_wall)),
+        next_refresh_at: status.next_refresh.map(timestamp),
+        lifetime: Some(duration(token.lifetime())),
+        floor: Some(duration(token.floor)),
+    });
+    let sources = status
+        .credentials
+        .sources
+        .into_iter()
+        .map(|source| proto::CredentialSource { name: source.name, path: source.path.display().to_string() });
+    let events = status.events.into_iter().map(|(at, event)| proto::SecurityEvent {
+        at: Some(timestamp(at)),
+        event: event.word().to_owned(),
+        detail: event.to_string(),
+    });
+    proto::GetStatusResponse {
+        state: state(status.state).into(),
+        ready: status.ready,
+        since: Some(timestamp(status.since)),
+        reason: status.reason,
+        token,
+        budget: Some(budget(status.budget)),
+        last_upstream_outcome: status.last_call.map(outcome),
+        credentials: Some(proto::CredentialStatus {
+            generation: status.credentials.generation,
+            sources: sources.collect(),
+            previous_until: status.previous_until.map(timestamp),
+        }),
+        uptime: Some(duration(status.uptime)),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        callers: status.callers.into_iter().map(caller).collect(),
+        recent_security_events: events.collect(),
+        base_url: status.upstream.base_url,
+        api_version: status.upstream.api.as_str().to_owned(),
+    }
+}
+
+fn budget(usage: BudgetUsage) -> proto::BudgetStatus {
+    proto::BudgetStatus {
+        limit: usage.limit.requests(),
+        window: Some(duration(usage.limit.window())),
+        used: usage.used,
+        available: usage.available,
+        problem: usage.problem.unwrap_or_default(),
+    }
+}
+
+fn outcome(call: LastCall) -> proto::UpstreamOutcome {
+    proto::UpstreamOutcome {
+        outcome: call.error.as_ref().map_or("ok", |error| error.word()).to_owned(),
+        detail: call.error.map(|error| error.to_string()).unwrap_or_default(),
+        at: Some(timestamp(call.at.wall)),
+        duration: Some(duration(call.took)),
+    }
+}
+
+fn caller(counts: CallerCounts) -> proto::CallerStatus {
+    let calls = counts.calls.into_iter().map(|(permission, ok, failed)| proto::MethodCount {
+        method: permission.as_str().to_owned(),
+        ok,
+        failed,
+    });
+    proto::CallerStatus {
+        name: counts.name.to_string(),
+        calls: calls.collect(),
+        last_token_id: counts.last_token.map(|last| last.id.to_string()).unwrap_or_default(),
+        last_token_at: counts.last_token.map(|last| timestamp(last.at)),
+    }
+}

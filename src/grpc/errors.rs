@@ -1,0 +1,196 @@
+//! Errors as callers see them: a code, a reason for programs, a message for people, and when to try again.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::{
+    issuer::IssueError,
+    keeper::{Refusal, RefusalReason},
+    policy::Denial,
+    sign::VerifyError,
+};
+
+/// `google.rpc.ErrorInfo.domain` of all our errors.
+pub const ERROR_DOMAIN: &str = "b2binpay-broker";
+
+/// `google.rpc.ErrorInfo.reason`: what went wrong, for programs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ErrorReason {
+    /// No rule of the policy names the peer.
+    CallerUnknown,
+    /// The caller's rule does not allow the method.
+    MethodNotAllowed,
+    /// The callback can't be read.
+    MalformedCallback,
+    /// More validity is asked for than tokens have.
+    ValidityTooLong,
+    /// The request makes no sense.
+    BadRequest,
+    /// The upstream can't be reached or fails.
+    UpstreamUnavailable,
+    /// The upstream throttles this host.
+    UpstreamThrottled,
+    /// The upstream's limit leaves no call for this.
+    BudgetExhausted,
+    /// There is no first token yet.
+    Starting,
+    /// The broker stops.
+    ShuttingDown,
+    /// The upstream refuses the credentials.
+    CredentialsRejected,
+    /// The upstream refuses this host's address.
+    UpstreamForbidden,
+    /// The secret that v3 signs callbacks with is not configured.
+    NoCallbackSecret,
+    /// There is no such method.
+    MethodUnknown,
+    /// The request is larger than the broker takes.
+    MessageTooLarge,
+    /// The call's deadline leaves no time.
+    DeadlineTooShort,
+    /// A mistake of the broker's.
+    Internal,
+}
+
+impl ErrorReason {
+    /// The word of the contract.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CallerUnknown => "CALLER_UNKNOWN",
+            Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
+            Self::MalformedCallback => "MALFORMED_CALLBACK",
+            Self::ValidityTooLong => "VALIDITY_TOO_LONG",
+            Self::BadRequest => "BAD_REQUEST",
+            Self::UpstreamUnavailable => "UPSTREAM_UNAVAILABLE",
+            Self::UpstreamThrottled => "UPSTREAM_THROTTLED",
+            Self::BudgetExhausted => "BUDGET_EXHAUSTED",
+            Self::Starting => "STARTING",
+            Self::ShuttingDown => "SHUTTING_DOWN",
+            Self::CredentialsRejected => "CREDENTIALS_REJECTED",
+            Self::UpstreamForbidden => "UPSTREAM_FORBIDDEN",
+            Self::NoCallbackSecret => "NO_CALLBACK_SECRET",
+            Self::MethodUnknown => "METHOD_UNKNOWN",
+            Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
+            Self::DeadlineTooShort => "DEADLINE_TOO_SHORT",
+            Self::Internal => "INTERNAL",
+        }
+    }
+
+    const fn code(self) -> Code {
+        match self {
+            Self::CallerUnknown => Code::Unauthenticated,
+            Self::MethodNotAllowed => Code::PermissionDenied,
+            Self::MalformedCallback | Self::ValidityTooLong | Self::BadRequest => Code::InvalidArgument,
+            Self::UpstreamUnavailable
+            | Self::UpstreamThrottled
+            | Self::BudgetExhausted
+            | Self::Starting
+            | Self::ShuttingDown => Code::Unavailable,
+            Self::CredentialsRejected | Self::UpstreamForbidden | Self::NoCallbackSecret => {
+                Code::FailedPrecondition
+            }
+            Self::MethodUnknown => Code::Unimplemented,
+            Self::MessageTooLarge => Code::OutOfRange,
+            Self::DeadlineTooShort => Code::DeadlineExceeded,
+            Self::Internal => Code::Internal,
+        }
+    }
+
+    /// A status of this reason.
+    pub(super) fn status(self, message: impl Into<String>) -> Status {
+        self.status_with(message, ErrorDetails::new())
+    }
+
+    fn status_with(self, message: impl Into<String>, mut details: ErrorDetails) -> Status {
+        details.set_error_info(self.as_str(), ERROR_DOMAIN, HashMap::new());
+        Status::with_error_details(self.code(), message, details)
+    }
+
+    /// The same, with when to try again.
+    pub(super) fn status_until(self, message: impl Into<String>, retry_after: Option<Duration>) -> Status {
+        let mut details = ErrorDetails::new();
+        if let Some(delay) = retry_after {
+            details.set_retry_info(Some(delay));
+        }
+        self.status_with(message, details)
+    }
+}
+
+/// The reason that an error of ours carries.
+pub fn reason_of(status: &Status) -> Option<String> {
+    status.get_details_error_info().filter(|info| info.domain == ERROR_DOMAIN).map(|info| info.reason)
+}
+
+pub(super) fn refused(refusal: &Refusal) -> Status {
+    let reason = match &refusal.reason {
+        RefusalReason::Starting => ErrorReason::Starting,
+        RefusalReason::Slow => ErrorReason::UpstreamUnavailable,
+        RefusalReason::BudgetExhausted => ErrorReason::BudgetExhausted,
+        RefusalReason::ValidityTooLong(_) => ErrorReason::ValidityTooLong,
+        RefusalReason::DeadlineTooShort => ErrorReason::DeadlineTooShort,
+        RefusalReason::ShuttingDown => ErrorReason::ShuttingDown,
+        RefusalReason::Upstream(error) => match error {
+            IssueError::Throttled { .. } => ErrorReason::UpstreamThrottled,
+            IssueError::CredentialsRejected { .. } => ErrorReason::CredentialsRejected,
+            IssueError::Forbidden { .. } => ErrorReason::UpstreamForbidden,
+            _ => ErrorReason::UpstreamUnavailable,
+        },
+    };
+    reason.status_until(refusal.to_string(), refusal.retry_after)
+}
+
+pub(super) fn denied(denial: &Denial) -> Status {
+    let reason = match denial {
+        Denial::CallerUnknown { .. } | Denial::Ambiguous { .. } => ErrorReason::CallerUnknown,
+        Denial::MethodNotAllowed { .. } => ErrorReason::MethodNotAllowed,
+    };
+    reason.status(denial.to_string())
+}
+
+pub(super) fn unverifiable(error: &VerifyError) -> Status {
+    match error {
+        VerifyError::Malformed(violations) => {
+            let fields: Vec<_> = violations
+                .iter()
+                .map(|v| FieldViolation::new(v.field.as_str(), v.description.as_str()))
+                .collect();
+            ErrorReason::MalformedCallback
+                .status_with(error.to_string(), ErrorDetails::with_bad_request(fields))
+        }
+        VerifyError::NoCallbackSecret => ErrorReason::NoCallbackSecret.status(error.to_string()),
+        VerifyError::NotSignedByThisApi => ErrorReason::BadRequest.status(error.to_string()),
+    }
+}
+
+/// A request whose field makes no sense.
+pub(super) fn bad_field(field: &str, description: impl Into<String>) -> Status {
+    let description = description.into();
+    let message = format!("{field}: {description}");
+    ErrorReason::BadRequest.status_with(message, ErrorDetails::with_bad_request_violation(field, description))
+}
+
+/// Gives an error that tonic or one of its services made the code and details that ours have. `None`: it has some.
+pub(super) fn completed(status: &Status) -> Option<Status> {
+    if !status.details().is_empty() {
+        return None;
+    }
+    let said = status.message();
+    Some(match status.code() {
+        Code::Unimplemented if said.is_empty() => ErrorReason::MethodUnknown
+            .status("there is no such method; `grpc.reflection` tells which there are"),
+        Code::Unimplemented => ErrorReason::MethodUnknown.status(said),
+        Code::OutOfRange => ErrorReason::MessageTooLarge.status(format!("the request is too large: {said}")),
+        // What tonic calls an internal error here is a request that it could not decode.
+        Code::Internal => ErrorReason::BadRequest.status(format!("the request can't be decoded: {said}")),
+        // The health protocol wants this code for a service that nobody knows.
+        code @ Code::NotFound => {
+            let details =
+                ErrorDetails::with_error_info(ErrorReason::BadRequest.as_str(), ERROR_DOMAIN, HashMap::new());
+            Status::with_error_details(code, said, details)
+        }
+        Code::InvalidArgument => ErrorReason::BadRequest.status(said),
+        _ => ErrorReason::Internal.status(said),
+    })
+}

@@ -1,0 +1,64 @@
+//! The broker over gRPC: the only place that knows tonic and prost.
+//!
+//! A request passes, in this order: the [`listener`], which bounds what a connection may take and knows who is at its
+//! other end; [`guard`], which lets through only what policy allows that peer; tonic's routes; a service, which does
+//! nothing but parse, ask the [`Broker`](crate::broker::Broker), convert; and on the way back [`guard`] again, which gives
+//! errors that tonic made the details that ours have.
+
+mod connection;
+mod convert;
+mod deadline;
+mod errors;
+mod guard;
+mod health;
+pub mod listener;
+mod methods;
+mod peer;
+pub mod proto;
+mod services;
+
+use std::sync::Arc;
+
+pub use errors::{ErrorReason, reason_of};
+pub use guard::Guard;
+pub use health::follow_readiness;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::broker::Broker;
+
+/// Descriptions of all services, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The services could not be described to reflection clients. A mistake of the build, not of the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("the descriptions of the services can't be read: {0}")]
+pub struct BadDescriptors(#[from] tonic_reflection::server::Error);
+
+/// Everything that is served, behind its guard. `drain` ends the streams.
+pub fn service(
+    broker: Arc<Broker>,
+    max_message_bytes: usize,
+    health: tonic_health::server::HealthReporter,
+    drain: CancellationToken,
+) -> Result<Guard<Routes>, BadDescriptors> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let tokens = proto::token_broker_service_server::TokenBrokerServiceServer::new(services::Tokens::new(
+        Arc::clone(&broker),
+    ));
+    let admin = proto::broker_admin_service_server::BrokerAdminServiceServer::new(services::Admin::new(
+        Arc::clone(&broker),
+    ));
+    let health = tonic_health::server::HealthService::from_health_reporter(health);
+    let routes = Routes::new(tokens.max_decoding_message_size(max_message_bytes))
+        .add_service(admin.max_decoding_message_size(max_message_bytes))
+        .add_service(tonic_health::pb::health_server::HealthServer::new(health))
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .prepare();
+    Ok(Guard::new(routes, broker, drain))
+}

@@ -1,0 +1,146 @@
+//! The handlers: parse, ask the broker, convert. The guard has let the caller in.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::{Stream, stream};
+use tonic::{Request, Response, Status};
+
+use super::{
+    convert,
+    deadline::deadline,
+    errors::{ErrorReason, bad_field, denied, refused, unverifiable},
+    guard::Admitted,
+    proto::{
+        GetAccessTokenRequest, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse,
+        VerifySignRequest, VerifySignResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
+        broker_admin_service_server::BrokerAdminService, token_broker_service_server::TokenBrokerService,
+        verify_sign_request,
+    },
+};
+use crate::{
+    broker::{Broker, Outcome, TokenRequest},
+    policy::Permission,
+    sign::Subject,
+};
+
+/// `TokenBrokerService`.
+pub(super) struct Tokens {
+    broker: Arc<Broker>,
+}
+
+impl Tokens {
+    pub(super) const fn new(broker: Arc<Broker>) -> Self {
+        Self { broker }
+    }
+}
+
+fn admitted<T>(request: &Request<T>) -> Result<Admitted, Status> {
+    // The guard puts it there for every request that it lets through.
+    let missing = || ErrorReason::Internal.status("the request did not pass the guard");
+    request.extensions().get::<Admitted>().cloned().ok_or_else(missing)
+}
+
+fn token_request(request: &Request<GetAccessTokenRequest>, broker: &Broker) -> Result<TokenRequest, Status> {
+    let asked = request.get_ref();
+    let rejected = match asked.rejected_token_id.as_str() {
+        "" => None,
+        id => Some(id.parse().map_err(|error| bad_field("rejected_token_id", format!("{error}")))?),
+    };
+    Ok(TokenRequest {
+        min_validity: convert::span("min_validity", asked.min_validity)?.unwrap_or_default(),
+        rejected,
+        deadline: deadline(request.metadata(), broker.now().boot)?,
+    })
+}
+
+#[tonic::async_trait]
+impl TokenBrokerService for Tokens {
+    async fn get_access_token(
+        &self,
+        request: Request<GetAccessTokenRequest>,
+    ) -> Result<Response<GetAccessTokenResponse>, Status> {
+        let Admitted { caller, .. } = admitted(&request)?;
+        let asked = token_request(&request, &self.broker)
+            .inspect_err(|_| self.broker.record(&caller, Permission::GetAccessToken, Outcome::Failed))?;
+        let token = self.broker.access_token(&caller, asked).await.map_err(|refusal| refused(&refusal))?;
+        let now = self.broker.now().boot;
+        Ok(Response::new(convert::token(&token, self.broker.upstream(), now)))
+    }
+
+    type WatchAccessTokenStream =
+        Pin<Box<dyn Stream<Item = Result<WatchAccessTokenResponse, Status>> + Send>>;
+
+    async fn watch_access_token(
+        &self,
+        request: Request<WatchAccessTokenRequest>,
+    ) -> Result<Response<Self::WatchAccessTokenStream>, Status> {
+        let Admitted { caller, .. } = admitted(&request)?;
+        let stream = stream::unfold(self.broker.watch(&caller), async |mut watch| {
+            let (token, reason) = watch.next().await?;
+            let now = watch.broker().now().boot;
+            let message = WatchAccessTokenResponse {
+                token: Some(convert::token(&token, watch.broker().upstream(), now)),
+                reason: convert::watch_reason(reason).into(),
+            };
+            Some((Ok(message), watch))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn verify_sign(
+        &self,
+        request: Request<VerifySignRequest>,
+    ) -> Result<Response<VerifySignResponse>, Status> {
+        let Admitted { caller, peer } = admitted(&request)?;
+        let asked = request.get_ref();
+        let (permission, subject) = match &asked.subject {
+            Some(verify_sign_request::Subject::Callback(body)) => {
+                (Permission::VerifySign, Subject::Callback(body))
+            }
+            Some(verify_sign_request::Subject::TokenResponse(answer)) => {
+                let subject = Subject::TokenResponse {
+                    time: &answer.time,
+                    refresh_token: &answer.refresh_token,
+                    sign: &answer.sign,
+                };
+                (Permission::VerifySign, subject)
+            }
+            Some(verify_sign_request::Subject::SignedMessage(signed)) => {
+                let subject = Subject::Message { message: &signed.message, sign: &signed.sign };
+                (Permission::VerifySignMessage, subject)
+            }
+            None => {
+                self.broker.record(&caller, Permission::VerifySign, Outcome::Failed);
+                return Err(bad_field("subject", "set one of callback, token_response and signed_message"));
+            }
+        };
+        self.broker.authorize(&peer, &[permission]).map_err(|denial| denied(&denial))?;
+        let max_age = convert::span("max_age", asked.max_age)
+            .inspect_err(|_| self.broker.record(&caller, permission, Outcome::Failed))?;
+        let found = self.broker.verify(&caller, subject, max_age).map_err(|error| unverifiable(&error))?;
+        Ok(Response::new(convert::finding(found)))
+    }
+}
+
+/// `BrokerAdminService`.
+pub(super) struct Admin {
+    broker: Arc<Broker>,
+}
+
+impl Admin {
+    pub(super) const fn new(broker: Arc<Broker>) -> Self {
+        Self { broker }
+    }
+}
+
+#[tonic::async_trait]
+impl BrokerAdminService for Admin {
+    async fn get_status(
+        &self,
+        request: Request<GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
+        let Admitted { caller, .. } = admitted(&request)?;
+        self.broker.record(&caller, Permission::AdminGetStatus, Outcome::Ok);
+        Ok(Response::new(convert::status(self.broker.status())))
+    }
+}
