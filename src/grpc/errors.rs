@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// `google.rpc.ErrorInfo.domain` of all our errors.
-pub const ERROR_DOMAIN: &str = "b2binpay-broker";
+pub(super) const ERROR_DOMAIN: &str = "b2binpay-broker";
 
 /// `google.rpc.ErrorInfo.reason`: what went wrong, for programs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
