@@ -193,7 +193,7 @@ impl Reading {
         let included = match self.value(included, At::Top("included"))? {
             Array::Is(included) => included,
             Array::IsNot(sort) => {
-                self.wrong(At::Top("included"), &format!("must be an array, is {sort}"));
+                self.wrong(At::Top("included"), format_args!("must be an array, is {sort}"));
                 return None;
             }
         };
@@ -216,7 +216,7 @@ impl Reading {
         match Sort::of(status) {
             Sort::Number => Some(status.get()),
             other => {
-                self.wrong(at, &format!("must be a number, is {other}"));
+                self.wrong(at, format_args!("must be a number, is {other}"));
                 None
             }
         }
@@ -247,8 +247,8 @@ impl Reading {
                 && first.id == second.id
             {
                 let wrong =
-                    format!("is the same as included[{}].id: two currencies by one name", first.index);
-                self.wrong(At::Included(second.index, "id"), &wrong);
+                    format_args!("is the same as included[{}].id: two currencies by one name", first.index);
+                self.wrong(At::Included(second.index, "id"), wrong);
             }
         }
         currencies
@@ -283,8 +283,8 @@ impl Reading {
         named.exp
     }
 
-    fn wrong(&mut self, at: At, description: &str) {
-        self.violations.add(at.to_string(), description);
+    fn wrong(&mut self, at: At, description: impl fmt::Display) {
+        self.violations.add(at, description);
     }
 
     fn value<T>(&mut self, member: Member<T>, at: At) -> Option<T> {
@@ -302,7 +302,7 @@ impl Reading {
     fn object<'a, T: Members<'a>>(&mut self, member: Member<Object<T>>, at: At) -> T {
         match member {
             Member::Once(Object::Is(members)) => return members,
-            Member::Once(Object::IsNot(sort)) => self.wrong(at, &format!("must be an object, is {sort}")),
+            Member::Once(Object::IsNot(sort)) => self.wrong(at, format_args!("must be an object, is {sort}")),
             Member::Repeated => self.wrong(at, REPEATED),
             Member::Absent => return T::default(),
             Member::OutOfReach => {}

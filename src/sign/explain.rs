@@ -84,11 +84,9 @@ pub fn explain(body: &[u8]) -> Result<Explanation, VerifyError> {
         message: fields.map(|fields| fields.parts().map(printable).concat()),
         sign: sign(&callback),
         broken_rules: fields
-            .map(|fields| rules::broken(&fields))
-            .unwrap_or_default()
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+            .and_then(|fields| rules::judge(&fields).err())
+            .map(|broken| broken.iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
     })
 }
 

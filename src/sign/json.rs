@@ -298,7 +298,10 @@ pub(super) fn read<'de, T: Members<'de>>(document: &'de [u8]) -> Result<Object<T
 }
 
 fn brackets(document: &[u8]) -> usize {
-    document.iter().filter(|byte| matches!(byte, b'{' | b'[')).count()
+    // Counted in bytes, a stretch at a time that fits one: several times as fast, since whole registers add up at once.
+    let in_stretch =
+        |stretch: &[u8]| stretch.iter().fold(0, |sum: u8, byte| sum + u8::from(matches!(byte, b'{' | b'[')));
+    document.chunks(usize::from(u8::MAX)).map(in_stretch).map(usize::from).sum()
 }
 
 /// Whether brackets outside of strings nest deeper than [`MAX_DEPTH`]. Right for JSON; anything may come out for what is

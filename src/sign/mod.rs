@@ -14,7 +14,7 @@
 //! 1. it can be read: otherwise [`VerifyError::Malformed`], with everything that is wrong with it at once;
 //! 2. there is a transfer: otherwise [`Verdict::Unsigned`], or [`Verdict::Invalid`] where there is a sign all the same;
 //! 3. the sign is 64 hex digits and right under the current key, or the previous one: otherwise [`Verdict::Invalid`];
-//! 4. what it says keeps the rules ([`rules`]): otherwise [`Verdict::Invalid`];
+//! 4. what it says keeps the rules (`rules`): otherwise [`Verdict::Invalid`];
 //! 5. it is young enough, where that was asked: otherwise [`Verdict::Stale`].
 //!
 //! The files, from the bottom: `key` (keys and signs), `time` (the API's form of a time), `json` (reading a document

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+
 use super::{
     callback::SignedFields,
     time::{NotATime, parse_time},
@@ -38,18 +40,33 @@ impl fmt::Display for BrokenRule {
     }
 }
 
-/// Every rule that the signed fields break.
-pub(super) fn broken(fields: &SignedFields<'_>) -> Vec<BrokenRule> {
-    let amount = match decimals(fields.amount) {
-        None => Some(BrokenRule::Amount),
-        Some(found) => fields
-            .exp
-            .filter(|exp| usize::try_from(*exp).is_ok_and(|exp| found > exp))
-            .map(|allowed| BrokenRule::Decimals { found, allowed }),
-    };
-    let status = status(fields.status).is_none().then_some(BrokenRule::Status);
-    let time = parse_time(fields.time).is_err().then_some(BrokenRule::Time);
-    [status, amount, time].into_iter().flatten().collect()
+/// What signed fields say that keep every rule.
+pub(super) struct Genuine {
+    pub(super) status: i64,
+    pub(super) time: Timestamp,
+}
+
+/// What the signed fields say, or every rule that they break.
+pub(super) fn judge(fields: &SignedFields<'_>) -> Result<Genuine, Vec<BrokenRule>> {
+    let status = status(fields.status).ok_or(BrokenRule::Status);
+    let amount = amount(fields.amount, fields.exp);
+    let time = parse_time(fields.time).map_err(|NotATime| BrokenRule::Time);
+    match (status, amount, time) {
+        (Ok(status), Ok(()), Ok(time)) => Ok(Genuine { status, time }),
+        (status, amount, time) => {
+            Err([status.err(), amount.err(), time.err()].into_iter().flatten().collect())
+        }
+    }
+}
+
+fn amount(amount: &str, exp: Option<u32>) -> Result<(), BrokenRule> {
+    let found = decimals(amount).ok_or(BrokenRule::Amount)?;
+    match exp {
+        Some(allowed) if u32::try_from(found).map_or(true, |found| found > allowed) => {
+            Err(BrokenRule::Decimals { found, allowed })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads a status from a JSON number, which has no leading zeros and no plus. `None` for a fraction, an exponent, -0 and

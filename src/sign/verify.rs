@@ -7,8 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     callback::{self, Callback, Kind, SignedFields},
     key::{Sign, SignKeys},
-    near_miss, rules,
-    time::parse_time,
+    near_miss,
+    rules::{self, BrokenRule, Genuine},
+    time::{NotATime, parse_time},
     violation::Violation,
 };
 use crate::credentials::ApiVersion;
@@ -190,20 +191,21 @@ impl Judge<'_> {
     }
 
     fn signed_callback(&self, callback: &Callback<'_>, fields: &SignedFields<'_>, signer: Signer) -> Finding {
-        let broken = rules::broken(fields);
-        if !broken.is_empty() {
-            let broken = broken.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            return invalid(format!("the sign is right, but {broken}"));
-        }
-        let status = rules::status(fields.status);
+        let Genuine { status, time } = match rules::judge(fields) {
+            Ok(genuine) => genuine,
+            Err(broken) => {
+                let broken = broken.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                return invalid(format!("{RIGHT_BUT} {broken}"));
+            }
+        };
         let facts = CallbackFacts {
-            status,
+            status: Some(status),
             amount: fields.amount.to_owned(),
             authenticated_fields: &SIGNED_FIELDS,
             ..unsigned_facts(callback)
         };
-        let mut finding = self.judge_age(fields.time, signer);
-        if let Some(status) = status.filter(|status| !rules::DOCUMENTED_STATUSES.contains(status)) {
+        let mut finding = self.judge_age(time, signer);
+        if !rules::DOCUMENTED_STATUSES.contains(&status) {
             finding.reason = format!("{}; status {status} is none that the API documents", finding.reason);
         }
         Finding { callback: Some(facts), ..finding }
@@ -220,13 +222,11 @@ impl Judge<'_> {
             |api| api == ApiVersion::V2,
             |sign| near_miss::of_token_response(self.keys, self.now, time, refresh_token, sign),
         )?;
-        Ok(match signer {
-            Err(reason) => invalid(reason),
-            // A message without separators again: characters can be moved from the token to the time and back.
-            Ok(_) if parse_time(time).is_err() => {
-                invalid(format!("the sign is right, but {}", rules::BrokenRule::Time))
-            }
-            Ok(signer) => self.judge_age(time, signer),
+        Ok(match (signer, parse_time(time)) {
+            (Err(reason), _) => invalid(reason),
+            // Without separators characters could be moved from the token to the time and back.
+            (Ok(_), Err(NotATime)) => invalid(format!("{RIGHT_BUT} {}", BrokenRule::Time)),
+            (Ok(signer), Ok(time)) => self.judge_age(time, signer),
         })
     }
 
@@ -245,7 +245,8 @@ impl Judge<'_> {
         })
     }
 
-    /// Finds the key that `sign` is right under, the current one first, or says why there is none.
+    /// Finds the key that `sign` is right under, the current one first; the inner error says why it is right under
+    /// none. `signs_such` are the APIs whose keys count for the subject.
     fn signer(
         &self,
         parts: &[&[u8]],
@@ -275,8 +276,8 @@ impl Judge<'_> {
         Ok(Err(if hint.is_empty() { WRONG.to_owned() } else { format!("{WRONG}; {hint}") }))
     }
 
-    /// Judges a time that is signed and has the right form.
-    fn judge_age(&self, time: &str, Signer { generation, reason }: Signer) -> Finding {
+    /// Judges a time that is signed.
+    fn judge_age(&self, time: Timestamp, Signer { generation, reason }: Signer) -> Finding {
         let (verdict, reason) = match self.stale(time) {
             None => (Verdict::Valid, reason),
             Some(stale) => (Verdict::Stale, format!("{reason}, but {stale}")),
@@ -284,9 +285,9 @@ impl Judge<'_> {
         Finding { verdict, reason, generation: Some(generation), callback: None }
     }
 
-    fn stale(&self, time: &str) -> Option<String> {
+    fn stale(&self, time: Timestamp) -> Option<String> {
         let max_age = SignedDuration::try_from(self.max_age?).unwrap_or(SignedDuration::MAX);
-        let age = self.now.duration_since(parse_time(time).ok()?);
+        let age = self.now.duration_since(time);
         let shown = |duration: SignedDuration| format!("{:#}", SignedDuration::from_secs(duration.as_secs()));
         if age > max_age {
             Some(format!("meta.time is {} ago, more than max_age, {}", shown(age), shown(max_age)))
@@ -299,6 +300,7 @@ impl Judge<'_> {
 }
 
 const WRONG: &str = "the sign is wrong";
+const RIGHT_BUT: &str = "the sign is right, but";
 
 fn invalid(reason: impl Into<String>) -> Finding {
     Finding { verdict: Verdict::Invalid, reason: reason.into(), generation: None, callback: None }

@@ -1,5 +1,7 @@
 //! What makes a callback unreadable: said all at once, each with its place.
 
+use std::fmt::Display;
+
 use super::json::{Sort, Source, Text};
 
 /// The most that one answer says. A body of a few hundred kilobytes has room for many thousand mistakes, and an error
@@ -34,9 +36,10 @@ impl Violations {
         vec![Violation { field: WHOLE.to_owned(), description }]
     }
 
-    pub(super) fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
+    /// What nobody will read is not even written.
+    pub(super) fn add(&mut self, field: impl Display, description: impl Display) {
         if self.said.len() < MAX_VIOLATIONS {
-            self.said.push(Violation { field: field.into(), description: description.into() });
+            self.said.push(Violation { field: field.to_string(), description: description.to_string() });
         } else {
             self.unsaid += 1;
         }

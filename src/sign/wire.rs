@@ -3,6 +3,8 @@
 //! These are the paths on which a repeated key is an error; anywhere else keys may repeat and values may be anything.
 //! `data.relationships` is not among them: a callback without a transfer names one there all the same.
 
+use std::borrow::Cow;
+
 use super::{
     json::{Array, Elements, Member, Object, Source, object},
     violation::{MISSING, REPEATED, Violations, text},
@@ -100,30 +102,30 @@ impl<'de> Elements<'de> for Included<'de> {
         let resource = match element {
             Object::Is(resource) => resource,
             Object::IsNot(sort) => {
-                return self
-                    .violations
-                    .add(format!("included[{index}]"), format!("must be an object, is {sort}"));
+                let wrong = format_args!("must be an object, is {sort}");
+                return self.violations.add(format_args!("included[{index}]"), wrong);
             }
         };
         let wrong = match &resource.kind {
-            Member::Absent | Member::OutOfReach => MISSING.to_owned(),
-            Member::Repeated => REPEATED.to_owned(),
+            Member::Absent | Member::OutOfReach => Cow::Borrowed(MISSING),
+            Member::Repeated => Cow::Borrowed(REPEATED),
             Member::Once(kind) => match text(kind).as_ref().map(|kind| &*kind.decoded) {
                 Ok("transfer") => return self.take_transfer(index, resource),
                 Ok("currency") => return self.currencies.push((index, resource)),
                 Ok(_) => return,
-                Err(wrong) => wrong.clone(),
+                Err(wrong) => Cow::Owned(wrong.clone()),
             },
         };
-        self.violations.add(format!("included[{index}].type"), wrong);
+        self.violations.add(format_args!("included[{index}].type"), wrong);
     }
 }
 
 impl<'de> Included<'de> {
     fn take_transfer(&mut self, index: usize, transfer: Resource<'de>) {
         if let Some((first, _)) = &self.transfer {
-            let wrong = format!("is a second transfer, the first is included[{first}]: the sign covers one");
-            self.violations.add(format!("included[{index}]"), wrong);
+            let wrong =
+                format_args!("is a second transfer, the first is included[{first}]: the sign covers one");
+            self.violations.add(format_args!("included[{index}]"), wrong);
         } else {
             self.transfer = Some((index, transfer));
         }
