@@ -6,6 +6,7 @@
 //!
 //! 1. words: [`secret`], [`clock`], [`credentials`], [`token`]
 //! 2. domain: [`issuer`], [`sign`]
+//! 3. adapters: [`upstream`]
 
 pub mod clock;
 pub mod credentials;
@@ -13,3 +14,4 @@ pub mod issuer;
 pub mod secret;
 pub mod sign;
 pub mod token;
+pub mod upstream;
