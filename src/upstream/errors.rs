@@ -1,7 +1,8 @@
 //! From an answer to the body of a success, or to what the keeper may do next.
 //!
-//! The status decides, since it survives a body that is HTML, cut off or missing; codes decide only where one status
-//! stands for several things.
+//! The status decides, since it survives a body that is cut off or missing; codes decide only where one status stands
+//! for several things. HTML is not the API's: its status says nothing about the credentials or the token, which its
+//! sender has not looked at.
 
 use http::{StatusCode, header::LOCATION};
 use serde_json::Value;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use super::{
     client::{Body, Call, LONGEST_BODY, Reply},
     quote::quotable,
-    wire::{not_json, unusable},
+    wire::unusable,
 };
 use crate::{credentials::ApiVersion, issuer::IssueError, secret::SecretString};
 
@@ -53,11 +54,14 @@ fn refusal(api: ApiVersion, call: Call, reply: &Reply, secrets: &[&SecretString]
     let said = Said::read(&reply.body, secrets);
     let status = reply.status.as_u16();
     let in_full = || join(", ", [Some(status.to_string()), said.in_words()]);
+    let failed =
+        || IssueError::Failed { status, detail: join("; ", [said.in_words(), hint(reply, secrets)]) };
     match (call, reply.status) {
         (_, StatusCode::TOO_MANY_REQUESTS) => IssueError::Throttled { retry_after: reply.retry_after },
         (_, StatusCode::FORBIDDEN) if said.has(FOREIGN_ADDRESS) || !said.has_codes() => {
             IssueError::Forbidden { detail: in_full() }
         }
+        _ if said.is_html => failed(),
         (Call::Refresh, StatusCode::UNAUTHORIZED) => IssueError::RefreshTokenRejected { detail: in_full() },
         (Call::Refresh, StatusCode::BAD_REQUEST) if said.has(BAD_REFRESH_TOKEN) => {
             IssueError::RefreshTokenRejected { detail: in_full() }
@@ -66,7 +70,7 @@ fn refusal(api: ApiVersion, call: Call, reply: &Reply, secrets: &[&SecretString]
         (Call::Login, StatusCode::BAD_REQUEST) if api == ApiVersion::V3 || said.has_no_such_account() => {
             IssueError::CredentialsRejected { detail: in_full() }
         }
-        _ => IssueError::Failed { status, detail: join("; ", [said.in_words(), hint(reply, secrets)]) },
+        _ => failed(),
     }
 }
 
@@ -102,7 +106,8 @@ fn join(separator: &str, parts: impl IntoIterator<Item = Option<String>>) -> Str
 struct Said {
     errors: Vec<SaidError>,
     /// What the body is, where it is not the API's.
-    instead: Option<String>,
+    instead: Option<&'static str>,
+    is_html: bool,
 }
 
 /// Meanings are taken from the words as they stand; only what is quoted of them goes through [`quotable`].
@@ -131,17 +136,19 @@ impl SaidError {
 
 impl Said {
     fn read(body: &Body, secrets: &[&SecretString]) -> Self {
-        let instead = |what: &str| Self { instead: Some(what.to_owned()), ..Self::default() };
+        let instead = |what| Self { instead: Some(what), ..Self::default() };
         let body = match body {
             Body::Whole(body) => body,
             Body::TooLong => return instead("with a body too long to read"),
             Body::Lost(_) => return instead("with a body that broke off"),
         };
         let Ok(mut value) = serde_json::from_slice::<Value>(body) else {
-            return match not_json(body) {
-                Some(_) if body.trim_ascii().is_empty() => instead("with an empty body"),
-                Some(_) => instead("with HTML, so perhaps from a proxy and not from the API"),
-                None => instead("with a body that is not JSON"),
+            return match body.trim_ascii().first() {
+                None => instead("with an empty body"),
+                Some(b'<') => {
+                    Self { is_html: true, ..instead("with HTML, so from a proxy and not from the API") }
+                }
+                Some(_) => instead("with a body that is not JSON"),
             };
         };
         let errors = match value.get_mut("errors").map(Value::take) {
@@ -150,7 +157,7 @@ impl Said {
             _ => vec![value],
         };
         let errors = errors.iter().take(MOST_ERRORS).map(|error| SaidError::read(error, secrets)).collect();
-        Self { errors, instead: None }
+        Self { errors, ..Self::default() }
     }
 
     fn has(&self, code: &str) -> bool {
@@ -167,7 +174,7 @@ impl Said {
 
     fn in_words(&self) -> Option<String> {
         let quoted = self.errors.iter().map(|error| error.quoted.clone());
-        let words = join("; ", quoted.chain([self.instead.clone()]));
+        let words = join("; ", quoted.chain([self.instead.map(str::to_owned)]));
         (!words.is_empty()).then_some(words)
     }
 }
@@ -289,6 +296,17 @@ mod tests {
     }
 
     #[test]
+    fn html_is_no_verdict_on_what_its_sender_has_not_looked_at() {
+        for (api, call, status) in [
+            (ApiVersion::V3, Call::Login, 400),
+            (ApiVersion::V2, Call::Login, 401),
+            (ApiVersion::V2, Call::Refresh, 401),
+        ] {
+            assert_eq!(meaning(api, call, status, "\r\n<html>").word(), "failed", "{call:?}: {status}");
+        }
+    }
+
+    #[test]
     fn a_403_forbids_the_address_unless_its_code_says_otherwise() {
         for (call, body) in [
             (Call::Login, r#"{"errors":[{"code":"2016"}]}"#),
@@ -325,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_status_speaks_for_itself_when_its_body_is_not_the_apis() {
-        let from_a_proxy = "with HTML, so perhaps from a proxy and not from the API";
+        let from_a_proxy = "with HTML, so from a proxy and not from the API";
         assert_eq!(login(502, "<html><h1>Bad Gateway"), failed(502, from_a_proxy));
         assert_eq!(login(503, ""), failed(503, "with an empty body"));
         assert_eq!(login(500, "oops"), failed(500, "with a body that is not JSON"));

@@ -116,19 +116,11 @@ pub(super) fn token_answer<A: de::DeserializeOwned>(body: &[u8]) -> Result<(A, O
 /// What makes a body unreadable. `serde_json`'s own text can quote the body.
 fn misread(body: &[u8], error: &serde_json::Error) -> String {
     let place = format!("line {}, column {}", error.line(), error.column());
-    match (not_json(body), error.classify()) {
-        (Some(what), _) => what.to_owned(),
-        (None, Category::Data) => format!("it is JSON, but not in the shape of a token answer ({place})"),
-        (None, _) => format!("it is not JSON ({place})"),
-    }
-}
-
-/// What a body is that is plainly not JSON.
-pub(super) fn not_json(body: &[u8]) -> Option<&'static str> {
-    match body.trim_ascii().first() {
-        None => Some("it is empty"),
-        Some(b'<') => Some("it is HTML, so it comes from a proxy or a web server and not from the API"),
-        Some(_) => None,
+    match (body.trim_ascii().first(), error.classify()) {
+        (None, _) => "it is empty".to_owned(),
+        (Some(b'<'), _) => "it is HTML, so from a proxy and not from the API".to_owned(),
+        (_, Category::Data) => format!("it is JSON, but not in the shape of a token answer ({place})"),
+        (_, _) => format!("it is not JSON ({place})"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    io,
+    env, fs, io,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -178,6 +178,27 @@ async fn a_proxy_sees_only_the_tunnel() {
     settings.proxy = Some(ProxyUrl::parse(&proxy.base_url).unwrap());
     issuer_with(settings).fetch_token(AMPLE).await.unwrap();
     assert!(proxy.script.await.unwrap().starts_with("CONNECT upstream.example:443 "));
+}
+
+/// The machine's own authorities are looked for where the variable says, and there is one.
+#[tokio::test]
+async fn the_machines_authorities_are_trusted_unless_one_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("authorities.pem");
+    let environment = [("SSL_CERT_FILE", file.to_str().unwrap())];
+    if !is_alone("tls::the_machines_authorities_are_trusted_unless_one_is_named", &environment) {
+        return;
+    }
+    let the_machines = Authority::new();
+    fs::write(env::var_os("SSL_CERT_FILE").unwrap(), the_machines.pem()).unwrap();
+
+    let server = answering(the_machines.acceptor("127.0.0.1", b"http/1.1")).await;
+    let https = server.base_url.replace("http:", "https:");
+    issuer_with(settings(V3, &https)).fetch_token(AMPLE).await.unwrap();
+
+    let server = answering(the_machines.acceptor("127.0.0.1", b"http/1.1")).await;
+    let named = Authority::named("named");
+    assert_eq!(log_in(named.pem(), &server).await.unwrap_err().word(), "not_sent");
 }
 
 /// The machine's own authorities are looked for where these variables say.
