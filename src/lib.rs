@@ -6,7 +6,7 @@
 //!
 //! 1. words: [`secret`], [`clock`], [`credentials`], [`token`], [`caller`], [`security`]
 //! 2. domain: [`issuer`], [`budget`], [`keeper`], [`policy`], [`sign`], [`broker`]
-//! 3. adapters: [`state`], [`grpc`]
+//! 3. adapters: [`upstream`], [`state`], [`grpc`]
 //!
 //! [`config`] stands beside them: it turns settings into checked values.
 
@@ -25,3 +25,4 @@ pub mod security;
 pub mod sign;
 pub mod state;
 pub mod token;
+pub mod upstream;
