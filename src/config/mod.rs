@@ -40,7 +40,7 @@ pub use self::{
     keys::{KEYS, Key, Kind, Range, Unset},
     reference::reference,
     serving::{Limits, Listen},
-    upstream::{Budget, Server, Upstream},
+    upstream::{Budget, Upstream},
     values::{NotADuration, parse_duration, show_duration},
 };
 use self::{errors::Findings, section::Section};

@@ -1,15 +1,15 @@
 //! `[upstream]`: whom the broker asks for tokens, and how often it may.
 
 use std::{
-    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use http::Uri;
-
-use super::section::{Section, Value};
-use crate::credentials::ApiVersion;
+use super::section::Section;
+use crate::{
+    credentials::ApiVersion,
+    upstream::{BaseUrl, Environment, ProxyUrl},
+};
 
 /// Whom the broker asks for tokens. The defaults and ranges, and the reasons for them, are in [`super::KEYS`].
 #[derive(Clone, PartialEq, Debug)]
@@ -17,11 +17,11 @@ pub struct Upstream {
     /// The generation of its API.
     pub api: ApiVersion,
     /// Where it is.
-    pub server: Server,
+    pub base_url: BaseUrl,
     /// PEM certificates to check it against in place of the built-in authorities.
     pub ca_file: Option<PathBuf>,
     /// An HTTP proxy on the way, without a user and a password.
-    pub proxy: Option<String>,
+    pub proxy: Option<ProxyUrl>,
     /// The longest time for a connection, TLS included; at most `request_timeout`. 3 s unless configured: one lost packet
     /// and its repetition.
     pub connect_timeout: Duration,
@@ -30,17 +30,6 @@ pub struct Upstream {
     pub request_timeout: Duration,
     /// How often it may be called.
     pub budget: Budget,
-}
-
-/// Where the upstream is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Server {
-    /// B2BINPAY's own, for real money.
-    Production,
-    /// B2BINPAY's own, for trying.
-    Sandbox,
-    /// Another, at this base URL: `https://`, or `http://` to a loopback address; no slash at the end, no user or password.
-    At(String),
 }
 
 /// No more than `requests` calls in any `window`.
@@ -68,9 +57,12 @@ impl Upstream {
         };
         Self {
             api,
-            server: server(section),
+            base_url: base_url(section, api),
             ca_file: section.text("ca_file").map(|(name, _)| folder.join(name)),
-            proxy: section.text("proxy").and_then(|(url, value)| proxy(url, &value)),
+            proxy: section.text("proxy").and_then(|(url, value)| {
+                let refused = |error| value.wrong(format!("is no proxy that can be used: {error}"));
+                ProxyUrl::parse(url).map_err(refused).ok()
+            }),
             connect_timeout,
             request_timeout,
             budget: Budget::read(&section.section("upstream.budget"), section.get("base_url").is_some()),
@@ -108,10 +100,10 @@ pub(super) fn api(section: &Section<'_>) -> ApiVersion {
 }
 
 /// Where the upstream is, from whichever of `environment` and `base_url` is written.
-fn server(section: &Section<'_>) -> Server {
+fn base_url(section: &Section<'_>, api: ApiVersion) -> BaseUrl {
     let environment = match section.choice("environment") {
-        Some("sandbox") => Server::Sandbox,
-        _ => Server::Production,
+        Some("sandbox") => Environment::Sandbox,
+        _ => Environment::Production,
     };
     match (section.get("environment"), section.get("base_url")) {
         (Some(_), Some(value)) => {
@@ -119,9 +111,9 @@ fn server(section: &Section<'_>) -> Server {
         }
         (None, Some(_)) => {
             if let Some((url, value)) = section.text("base_url") {
-                match parse_base_url(url) {
-                    Ok(url) => return Server::At(url),
-                    Err(error) => value.wrong(error),
+                match BaseUrl::parse(url) {
+                    Ok(url) => return url,
+                    Err(error) => value.wrong(format!("is no base URL that can be used: {error}")),
                 }
             }
         }
@@ -130,100 +122,12 @@ fn server(section: &Section<'_>) -> Server {
         ),
         _ => {}
     }
-    environment
-}
-
-/// Checks a base URL: the error follows the key's name.
-fn parse_base_url(text: &str) -> Result<String, &'static str> {
-    let url = plain_url(text)?;
-    let host = url.host().unwrap_or_default();
-    match url.scheme_str() {
-        Some("https") => {}
-        Some("http") if is_loopback(host) => {}
-        Some("http") => {
-            return Err(
-                "must begin with https://, because the credentials travel to it; http:// is for loopback addresses (127.0.0.1, [::1], localhost)",
-            );
-        }
-        _ => return Err("must begin with https://"),
-    }
-    Ok(text.trim_end_matches('/').to_owned())
-}
-
-fn proxy(text: &str, value: &Value<'_>) -> Option<String> {
-    let checked = plain_url(text).and_then(|url| match url.scheme_str() {
-        _ if url.path() != "/" => Err(SHAPE),
-        Some("http" | "https") => Ok(text.trim_end_matches('/').to_owned()),
-        _ => Err("must begin with http:// or https://"),
-    });
-    checked.map_err(|error| value.wrong(error)).ok()
-}
-
-const SHAPE: &str = "is a URL of a scheme, a host and perhaps a port, such as https://host.example:8443";
-
-/// A URL of nothing but a scheme, a host and perhaps a port and a path.
-fn plain_url(text: &str) -> Result<Uri, &'static str> {
-    if text.contains('@') {
-        return Err(
-            "has a user or password in it, and no secret may stand here: remove what is before the @, and the @",
-        );
-    }
-    if text.contains('#') {
-        return Err(SHAPE);
-    }
-    let url: Uri = text.parse().map_err(|_| SHAPE)?;
-    let bare = url.scheme().is_some() && url.host().is_some_and(|host| !host.is_empty());
-    let port =
-        url.authority().is_some_and(|all| Some(all.as_str()) == url.host() || url.port_u16().is_some());
-    if bare && port && url.query().is_none() { Ok(url) } else { Err(SHAPE) }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+    BaseUrl::well_known(api, environment)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_credentials_travel_encrypted_or_not_at_all() {
-        for url in [
-            "https://v3.api.coinsbuy.com",
-            "https://v3.api.coinsbuy.com/",
-            "https://host:8443",
-            "https://host/path",
-            "http://127.0.0.1:8080",
-            "http://127.8.8.8",
-            "http://[::1]:1",
-            "http://localhost:8080",
-        ] {
-            assert_eq!(parse_base_url(url).as_deref(), Ok(url.trim_end_matches('/')));
-        }
-        for url in [
-            "http://v3.api.coinsbuy.com",
-            "http://127.0.0.1.example",
-            "http://localhost.example",
-            "http://10.0.0.1",
-            "http://0.0.0.0",
-            "ftp://host",
-            "host",
-            "host:443",
-            "/path",
-            "https://",
-            "https://host:",
-            "https://host:99999",
-            "https://user:password@host",
-            "https://token@host",
-            "https://host?query",
-            "https://host#fragment",
-            "https://a b",
-            "",
-        ] {
-            assert!(parse_base_url(url).is_err(), "{url}");
-        }
-    }
 
     #[test]
     fn a_budget_is_compared_by_its_burst_and_by_its_rate() {

@@ -49,7 +49,7 @@ max_message_bytes = 100
             "2:1: credentials.key_file is missing; write for example key_file = \"api-key\"",
             "3:15: credentials.secret_file is the name of a file in quotes, such as \"api-secret\"",
             "5:7: upstream.api must be one of \"v2\", \"v3\"",
-            "6:12: upstream.base_url must begin with https://, because the credentials travel to it; http:// is for loopback addresses (127.0.0.1, [::1], localhost)",
+            "6:12: upstream.base_url is no base URL that can be used: http:// is for a loopback address (127.0.0.0/8, [::1] or localhost): use https://",
             "7:1: there is no such key under [upstream]; did you mean request_timeout?",
             "8:19: upstream.request_timeout must lie between 1s and 10s: a call that is given up here may still arrive at the upstream that much later, and the budget holds one call in reserve for that, no more",
             "9:19: upstream.connect_timeout is a duration: write a number and its unit in quotes, such as \"3s\"",
@@ -115,8 +115,8 @@ fn the_upstream_is_named_once() {
     assert_eq!(
         upstream("base_url = \"https://me:pass@api.example\"\nproxy = \"socks5://proxy:1\"\n"),
         [
-            "3:12: upstream.base_url has a user or password in it, and no secret may stand here: remove what is before the @, and the @",
-            "4:9: upstream.proxy must begin with http:// or https://",
+            "3:12: upstream.base_url is no base URL that can be used: it has an '@': a user or a password does not belong here, since the URL is shown in logs",
+            "4:9: upstream.proxy is no proxy that can be used: it must begin with http:// or https://",
         ]
     );
 }

@@ -5,6 +5,7 @@ use crate::{
     caller::Peer,
     credentials::ApiVersion,
     policy::{Decision, Permission},
+    upstream::{BaseUrl, Environment as Servers, ProxyUrl},
 };
 
 #[test]
@@ -14,7 +15,7 @@ fn what_is_not_written_has_its_default() {
         config.upstream,
         Upstream {
             api: ApiVersion::V2,
-            server: Server::Sandbox,
+            base_url: BaseUrl::well_known(ApiVersion::V2, Servers::Sandbox),
             ca_file: None,
             proxy: None,
             connect_timeout: Duration::from_secs(3),
@@ -73,9 +74,9 @@ fn every_key_can_be_written_as_its_example_says() {
         })
         .replace("\"1h\"", "\"2h\""),
     );
-    assert_eq!(config.upstream.server, Server::At("https://v3.api.coinsbuy.com".to_owned()));
+    assert_eq!(config.upstream.base_url.as_str(), "https://v3.api.coinsbuy.com");
     assert_eq!(config.upstream.ca_file.as_deref(), Some(Path::new("/etc/b/upstream-ca.pem")));
-    assert_eq!(config.upstream.proxy.as_deref(), Some("http://proxy.internal:3128"));
+    assert_eq!(config.upstream.proxy, ProxyUrl::parse("http://proxy.internal:3128").ok());
     assert_eq!(config.previous.unwrap().until, "2026-12-01T00:00:00Z".parse().unwrap());
     assert_eq!(config.limits.max_connection_age, Some(Duration::from_secs(7200)));
     assert_eq!(config.log.format, LogFormat::Json);
