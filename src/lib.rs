@@ -8,15 +8,21 @@
 //! 2. domain: [`issuer`], [`budget`], [`keeper`], [`policy`], [`sign`], [`broker`]
 //! 3. adapters: [`upstream`], [`state`], [`grpc`]
 //!
-//! [`config`] stands beside them: it turns settings into checked values.
+//! 4. [`app`], which puts them together, and [`cli`], which people see
+//!
+//! Beside them stand [`config`], which turns settings into checked values, and what any process needs: [`telemetry`],
+//! [`hardening`].
 
+pub mod app;
 pub mod broker;
 pub mod budget;
 pub mod caller;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credentials;
 pub mod grpc;
+pub mod hardening;
 pub mod issuer;
 pub mod keeper;
 pub mod policy;
@@ -24,5 +30,6 @@ pub mod secret;
 pub mod security;
 pub mod sign;
 pub mod state;
+pub mod telemetry;
 pub mod token;
 pub mod upstream;

@@ -1,11 +1,12 @@
 //! `[upstream]`: whom the broker asks for tokens, and how often it may.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use super::section::Section;
+use super::{Config, ConfigErrors, section::Section};
 use crate::{
     credentials::ApiVersion,
     upstream::{BaseUrl, Environment, ProxyUrl},
@@ -67,6 +68,18 @@ impl Upstream {
             request_timeout,
             budget: Budget::read(&section.section("upstream.budget"), section.get("base_url").is_some()),
         }
+    }
+}
+
+impl Config {
+    /// Reads the certificates of the authorities that may vouch for the upstream, where a file of them is named.
+    pub fn read_authorities(&self) -> Result<Option<Vec<u8>>, ConfigErrors> {
+        let Some(path) = &self.upstream.ca_file else { return Ok(None) };
+        let unreadable = |error| {
+            let message = format!("upstream.ca_file ({}) can't be read: {error}", path.display());
+            ConfigErrors::whole(&self.file, message)
+        };
+        fs::read(path).map(Some).map_err(unreadable)
     }
 }
 

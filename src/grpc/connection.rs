@@ -9,10 +9,10 @@ use hyper_util::{
 };
 use tokio::{io::AsyncReadExt, net::UnixStream};
 use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, service::Routes};
+use tonic::body::Body;
 use tower::util::MapRequest;
 
-use super::{Guard, peer::unix_peer};
+use super::{Service, peer::unix_peer};
 use crate::{caller::Peer, config::Limits};
 
 /// What every HTTP/2 client says first: <https://www.rfc-editor.org/rfc/rfc9113#section-3.4>.
@@ -22,7 +22,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// calls under way.
 pub(super) async fn connection(
     mut stream: UnixStream,
-    service: Guard<Routes>,
+    service: Service,
     limits: Limits,
     drain: CancellationToken,
 ) {
@@ -51,7 +51,7 @@ pub(super) async fn connection(
 async fn serve(
     stream: UnixStream,
     peer: Arc<Peer>,
-    service: Guard<Routes>,
+    service: Service,
     limits: &Limits,
     drain: CancellationToken,
 ) -> Result<(), hyper::Error> {

@@ -15,9 +15,8 @@ use std::{
 
 use tokio::{net::UnixListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::service::Routes;
 
-use super::{Guard, connection::connection};
+use super::{Service, connection::connection};
 use crate::config::Limits;
 
 /// How long to pause when no connection can be accepted, for want of file descriptors above all.
@@ -88,7 +87,7 @@ impl Listener {
     /// last connection is closed.
     pub async fn serve(
         self,
-        service: Guard<Routes>,
+        service: Service,
         limits: Limits,
         connections: Arc<Semaphore>,
         drain: CancellationToken,

@@ -20,28 +20,32 @@ mod services;
 use std::sync::Arc;
 
 pub use errors::{ErrorReason, reason_of};
-pub use guard::Guard;
+use guard::Guard;
 pub use health::follow_readiness;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+pub use tonic_health::server::HealthReporter;
 
 use crate::broker::Broker;
 
 /// Descriptions of all services, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// Everything that is served, behind its guard.
+pub type Service = Guard<Routes>;
+
 /// The services could not be described to reflection clients. A mistake of the build, not of the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("the descriptions of the services can't be read: {0}")]
 pub struct BadDescriptors(#[from] tonic_reflection::server::Error);
 
-/// Everything that is served, behind its guard. `drain` ends the streams.
+/// Makes the services. `health` tells how they are; `drain` ends their streams.
 pub fn service(
     broker: Arc<Broker>,
     max_message_bytes: usize,
-    health: tonic_health::server::HealthReporter,
+    health: HealthReporter,
     drain: CancellationToken,
-) -> Result<Guard<Routes>, BadDescriptors> {
+) -> Result<Service, BadDescriptors> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)

@@ -1,0 +1,222 @@
+//! The daemon, put together: build → bound → run → drain.
+//!
+//! [`build`] makes everything and opens the sockets, [`Bound::run`] serves until it is told to stop and then drains. Every
+//! task's end is awaited; an end that nobody asked for ends the process, since its supervisor starts a whole one.
+
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    broker::{Broker, BrokerParts, CredentialFacts, SourceFact, UpstreamFacts},
+    budget::{BadLimit, CallBudget, CallLimit},
+    clock::Clock,
+    config::{Config, ConfigErrors, Limits, Listen, LoadedCredentials},
+    credentials::Credentials,
+    grpc::{
+        self, BadDescriptors,
+        listener::{CannotListen, Listener},
+    },
+    issuer::TokenIssuer,
+    keeper::{self, KeeperSetup, TokenSettings},
+    security::SecurityEvent,
+    sign::SignKeys,
+    state::CallRecordFile,
+    upstream::{self, SetupError},
+};
+
+/// Of the drain deadline, this much is for those whose wait for a token is cut short: they get an answer, not silence.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How often the previous credentials' end is looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
+
+/// Why the daemon can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotStart {
+    /// A file that the configuration names can't be used.
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    /// The upstream can't be called.
+    #[error("{0}")]
+    Upstream(#[from] SetupError),
+    /// The call limit can't be kept.
+    #[error("upstream.budget: {0}")]
+    Budget(#[from] BadLimit),
+    /// A socket can't be opened.
+    #[error("{0}")]
+    Listen(#[from] CannotListen),
+    /// A mistake of the build's.
+    #[error("{0}")]
+    Descriptors(#[from] BadDescriptors),
+}
+
+/// A task ended that never should.
+#[derive(Debug, thiserror::Error)]
+#[error("{task} ended, which it never should; the process ends so that its supervisor starts a whole one")]
+pub struct TaskEnded {
+    /// Which.
+    task: &'static str,
+}
+
+/// A daemon whose sockets are open and which has not begun to serve.
+pub struct Bound {
+    broker: Arc<Broker>,
+    listeners: Vec<Listener>,
+    service: grpc::Service,
+    limits: Limits,
+    drain: CancellationToken,
+    stop_keeper: CancellationToken,
+    background: JoinSet<&'static str>,
+}
+
+/// Whoever issues tokens for `credentials`, and how often it may be asked: what `serve` and `check --online` share.
+pub fn upstream(
+    config: &Config,
+    credentials: Credentials,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Arc<dyn TokenIssuer>, Arc<CallBudget>), CannotStart> {
+    let configured = &config.upstream;
+    let settings = upstream::Settings {
+        api: configured.api,
+        base_url: configured.base_url.clone(),
+        ca_pem: config.read_authorities()?,
+        proxy: configured.proxy.clone(),
+        connect_timeout: configured.connect_timeout,
+        request_timeout: configured.request_timeout,
+    };
+    let issuer = upstream::issuer(settings, credentials, Arc::clone(clock))?;
+    let limit = CallLimit::new(configured.budget.requests, configured.budget.window)?;
+    let record = CallRecordFile::new(&config.state_directory, configured.base_url.origin());
+    Ok((issuer, CallBudget::new(limit, Arc::new(record), Arc::clone(clock))))
+}
+
+/// Makes everything and opens the sockets. Nothing is asked of the upstream before [`Bound::run`].
+pub fn build(
+    config: &Config,
+    loaded: LoadedCredentials,
+    clock: &Arc<dyn Clock>,
+) -> Result<Bound, CannotStart> {
+    let LoadedCredentials { credentials, previous, sources, warnings: _ } = loaded;
+    let keys = SignKeys::new(&credentials, previous.as_ref().map(|(set, until)| (set, *until)));
+    let upstream_facts =
+        UpstreamFacts { base_url: config.upstream.base_url.as_str().to_owned(), api: config.upstream.api };
+    let (issuer, budget) = upstream(config, credentials, clock)?;
+
+    let stop_keeper = CancellationToken::new();
+    let setup = KeeperSetup {
+        settings: TokenSettings {
+            refresh_at: config.token.refresh_at,
+            min_validity: config.token.min_validity,
+            request_timeout: config.upstream.request_timeout,
+        },
+        issuer,
+        budget: Arc::clone(&budget),
+        clock: Arc::clone(clock),
+        seed: fastrand::u64(..),
+    };
+    let (keeper, alarms, keeping) = keeper::run(setup, stop_keeper.clone().cancelled_owned());
+    let sources =
+        sources.into_iter().map(|source| SourceFact { name: source.name.to_owned(), path: source.path });
+    let broker = Broker::new(BrokerParts {
+        keeper,
+        policy: config.policy().clone(),
+        keys,
+        budget,
+        clock: Arc::clone(clock),
+        upstream: upstream_facts,
+        credentials: CredentialFacts { generation: 1, sources: sources.collect() },
+    });
+
+    let drain = CancellationToken::new();
+    let health = grpc::HealthReporter::new();
+    let service =
+        grpc::service(Arc::clone(&broker), config.limits.max_message_bytes, health.clone(), drain.clone())?;
+    let listeners = config.listen.iter().map(|Listen::Unix { path, mode }| Listener::bind(path, *mode));
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+
+    let mut background = JoinSet::new();
+    background.spawn(named("the keeper", keeping));
+    let following = grpc::follow_readiness(Arc::clone(&broker), health, Arc::clone(clock));
+    background.spawn(named("the health reporter", following));
+    background.spawn(named("the reader of alarms", note_alarms(Arc::clone(&broker), alarms)));
+    background.spawn(named("the housekeeping", keep_house(Arc::clone(&broker))));
+    Ok(Bound { broker, listeners, service, limits: config.limits.clone(), drain, stop_keeper, background })
+}
+
+impl Bound {
+    /// The sockets that are open.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        self.listeners.iter().map(|listener| listener.path().to_owned()).collect()
+    }
+
+    /// The broker behind them.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Serves until `stop` ends, then lets the calls under way finish, within the drain deadline.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), TaskEnded> {
+        let abort = CancellationToken::new();
+        let connections = Arc::new(Semaphore::new(self.limits.max_connections));
+        let mut serving = JoinSet::new();
+        for listener in self.listeners.drain(..) {
+            serving.spawn(listener.serve(
+                self.service.clone(),
+                self.limits.clone(),
+                Arc::clone(&connections),
+                self.drain.clone(),
+                abort.clone(),
+            ));
+        }
+
+        tokio::select! {
+            () = stop => {}
+            Some(ended) = self.background.join_next() => {
+                return Err(TaskEnded { task: ended.unwrap_or("a task") });
+            }
+            Some(_) = serving.join_next() => return Err(TaskEnded { task: "a listener" }),
+        }
+
+        tracing::info!(deadline = ?self.limits.drain_deadline, "stopping: calls under way may finish");
+        self.drain.cancel();
+        let patience = self.limits.drain_deadline.saturating_sub(LAST_WORDS);
+        if tokio::time::timeout(patience, all_ended(&mut serving)).await.is_err() {
+            self.stop_keeper.cancel();
+            if tokio::time::timeout(LAST_WORDS, all_ended(&mut serving)).await.is_err() {
+                tracing::warn!("calls were cut off at the drain deadline");
+                abort.cancel();
+                all_ended(&mut serving).await;
+            }
+        }
+        self.background.shutdown().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
+    task.await;
+    name
+}
+
+async fn all_ended(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn note_alarms(broker: Arc<Broker>, mut alarms: mpsc::Receiver<SecurityEvent>) {
+    while let Some(event) = alarms.recv().await {
+        broker.note(event);
+    }
+}
+
+async fn keep_house(broker: Arc<Broker>) {
+    loop {
+        broker.forget_expired_keys();
+        tokio::time::sleep(HOUSEKEEPING).await;
+    }
+}

@@ -1,0 +1,83 @@
+//! The commands, a file each.
+//!
+//! Results go to stdout and everything else to stderr; what a program reads is plain, what a terminal shows may be set in
+//! tables and colour. Exit codes are part of the contract: [`Exit`].
+
+mod serve;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::config;
+
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// It did what it was asked.
+    Done,
+    /// It failed; for `verify`: the sign is invalid.
+    Failed,
+    /// It was asked in the wrong words.
+    Usage,
+    /// `verify`: the callback is of the kind that is not signed.
+    Unsigned,
+    /// `verify`: the sign is right but too old.
+    Stale,
+    /// The broker can't be reached, or has no token (`EX_UNAVAILABLE`).
+    Unavailable,
+    /// The broker does not allow it (`EX_NOPERM`).
+    NotAllowed,
+    /// The configuration is wrong (`EX_CONFIG`).
+    BadConfig,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Unsigned => 3,
+            Exit::Stale => 4,
+            Exit::Unavailable => 69,
+            Exit::NotAllowed => 77,
+            Exit::BadConfig => 78,
+        })
+    }
+}
+
+/// Keeps one B2BINPAY credential set, its access token fresh, and hands it to the services that policy allows.
+#[derive(Parser, Debug)]
+#[command(name = "b2binpay-broker", version, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the daemon
+    Serve(ConfigFile),
+}
+
+/// Where the configuration is.
+#[derive(clap::Args, Debug)]
+struct ConfigFile {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+    config: PathBuf,
+}
+
+/// Does what the arguments say.
+pub fn run(arguments: Arguments) -> Exit {
+    match arguments.command {
+        Command::Serve(file) => serve::run(&file.config),
+    }
+}
+
+/// Tells a person what went wrong, on stderr.
+#[expect(clippy::print_stderr, reason = "this is where commands speak to people")]
+fn complain(message: impl std::fmt::Display) {
+    eprintln!("b2binpay-broker: {message}");
+}
