@@ -9,6 +9,7 @@ use std::{
 };
 
 use reqwest::Url;
+use rustls::pki_types::ServerName;
 
 use crate::credentials::ApiVersion;
 
@@ -60,6 +61,9 @@ pub enum BadBaseUrl {
     /// `http://` to another machine.
     #[error("http:// is for a loopback address (127.0.0.0/8, [::1] or localhost): use https://")]
     PlaintextToAnotherHost,
+    /// A label of more than 63 characters, say.
+    #[error("its host is neither a DNS name nor an address")]
+    BadHost,
     /// `example.com.`: the same host under another name, and so a second call budget.
     #[error("the host ends in a dot: leave it out")]
     TrailingDot,
@@ -180,18 +184,26 @@ fn plain_url(text: &str) -> Result<Url, BadBaseUrl> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err(BadBaseUrl::QueryOrFragment);
     }
-    if url.host_str().is_some_and(|host| host.ends_with('.')) {
+    let host = url.host_str().ok_or(BadBaseUrl::NotAUrl)?;
+    if host.ends_with('.') {
         return Err(BadBaseUrl::TrailingDot);
     }
+    // What no certificate can name, no handshake gets past.
+    ServerName::try_from(without_brackets(host)).map_err(|_| BadBaseUrl::BadHost)?;
     Ok(url)
 }
 
 /// Whether a host as the URL parser writes it means this machine, whatever a name server says.
 fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let bare = without_brackets(host);
     host == "localhost"
         || bare.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback())
         || bare.parse().is_ok_and(|ip: Ipv6Addr| ip.is_loopback())
+}
+
+/// An IPv6 address stands in brackets in a URL, and nowhere else.
+fn without_brackets(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 #[cfg(test)]
@@ -274,6 +286,8 @@ mod tests {
             ("file:///etc/passwd", BadBaseUrl::NotAUrl),
             ("https://a.example.", BadBaseUrl::TrailingDot),
             ("http://localhost.", BadBaseUrl::TrailingDot),
+            (&format!("https://{}.example", "x".repeat(64)), BadBaseUrl::BadHost),
+            ("https://-.example", BadBaseUrl::BadHost),
         ] {
             assert_eq!(BaseUrl::parse(text), Err(why), "{text:?}");
         }

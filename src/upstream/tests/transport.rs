@@ -1,7 +1,13 @@
 //! Plain HTTP on a loopback socket: what is sent, what is never done, and what each failure is called.
 
-use std::{io::ErrorKind, net::TcpListener as StdListener, sync::Arc, time::Duration};
+use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, SocketAddr, TcpListener as StdListener},
+    sync::Arc,
+    time::Duration,
+};
 
+use socket2::{Domain, Socket, Type};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
@@ -39,6 +45,14 @@ fn bystander() -> (StdListener, String) {
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     (listener, address)
+}
+
+/// A port that refuses connections and that nobody else can open meanwhile.
+fn closed_port() -> (Socket, String) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap().to_string();
+    (socket, address)
 }
 
 fn was_left_alone(listener: &StdListener) -> bool {
@@ -148,8 +162,7 @@ mod a_request_that_never_left {
 
     #[tokio::test]
     async fn because_nobody_listens_is_not_sent() {
-        let (listener, address) = bystander();
-        drop(listener);
+        let (_taken, address) = closed_port();
         let error = issuer_at(V3, &format!("http://{address}")).fetch_token(AMPLE).await.unwrap_err();
         assert_eq!(error, IssueError::NotSent { detail: "connection refused".to_owned() });
     }
@@ -157,8 +170,8 @@ mod a_request_that_never_left {
     #[tokio::test]
     async fn because_a_name_does_not_exist_is_not_sent() {
         let error = issuer_at(V3, "https://upstream.invalid").fetch_token(AMPLE).await.unwrap_err();
-        let IssueError::NotSent { detail } = error else { panic!("{error:?}") };
-        assert!(detail.starts_with("its name can't be resolved: "), "{detail}");
+        // Nothing about the words: there are networks whose name servers know every name.
+        assert_eq!(error.word(), "not_sent", "{error:?}");
     }
 
     #[tokio::test]
@@ -205,8 +218,7 @@ mod a_request_that_never_left {
 
     #[tokio::test]
     async fn because_there_is_no_proxy_is_not_sent() {
-        let (listener, address) = bystander();
-        drop(listener);
+        let (_taken, address) = closed_port();
         let mut settings = settings(V3, "https://upstream.example");
         settings.proxy = Some(ProxyUrl::parse(&format!("http://{address}")).unwrap());
         let error = issuer_with(settings).fetch_token(AMPLE).await.unwrap_err();
