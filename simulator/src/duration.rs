@@ -11,7 +11,6 @@ pub(crate) fn parse_signed(text: &str) -> Result<SignedDuration, String> {
 }
 
 /// Reads a duration that may not be negative.
-#[cfg(test)]
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     parse_signed(text).and_then(unsigned)
 }

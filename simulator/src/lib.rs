@@ -2,6 +2,7 @@
 
 mod api;
 pub mod callback;
+pub mod cli;
 mod client;
 pub mod clock;
 mod control;

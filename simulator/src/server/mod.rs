@@ -7,6 +7,7 @@ mod spoil;
 pub(crate) mod tls;
 
 pub(crate) use answer::{Body, with_body};
+pub(crate) use request::read_body;
 
 use std::io;
 use std::net::SocketAddr;

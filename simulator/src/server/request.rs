@@ -12,7 +12,7 @@ use crate::log::Endpoint;
 use crate::wire::{self, MEDIA_TYPE, NotUnderstood, Presented};
 
 /// The largest request body that is read. The largest real one has less than 1 KiB.
-pub(crate) const MAX_BODY: usize = 1 << 20;
+const MAX_BODY: usize = 1 << 20;
 
 /// Reads a call. A body that is too long or breaks off makes it one that isn't understood.
 pub(super) async fn read(request: http::Request<Incoming>, peer: &Peer) -> Request {
