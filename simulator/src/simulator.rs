@@ -1,5 +1,6 @@
 //! The handle on a running simulator: what a test, or a program that hosts one, holds.
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -275,6 +276,12 @@ impl Simulator {
     pub async fn shutdown(mut self) {
         self.accepting.abort();
         let _ = (&mut self.accepting).await;
+    }
+}
+
+impl fmt::Debug for Simulator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Simulator").field("base_url", &self.base_url()).finish_non_exhaustive()
     }
 }
 

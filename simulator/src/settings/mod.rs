@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::Fingerprint;
 
-pub use patch::SettingsPatch;
+pub(crate) use patch::SettingsPatch;
 
 /// The API key that the simulator accepts unless told otherwise. Fake by construction.
 pub const DEMO_KEY: &str = "demo-api-key";

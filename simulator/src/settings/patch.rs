@@ -14,7 +14,7 @@ use crate::fingerprint::Fingerprint;
 /// `access_lifetime` and `allowed_addresses` may be `null`, which sets them back to their defaults.
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct SettingsPatch {
+pub(crate) struct SettingsPatch {
     api: Option<Api>,
     key: Option<String>,
     secret: Option<String>,
@@ -50,7 +50,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Nullable<T> {
 
 impl SettingsPatch {
     /// Changes `settings`, all of it or, with an error, nothing.
-    pub fn apply(self, settings: &mut Settings) -> Result<(), String> {
+    pub(crate) fn apply(self, settings: &mut Settings) -> Result<(), String> {
         fn put<T>(to: &mut T, from: Option<T>) {
             if let Some(value) = from {
                 *to = value;
@@ -86,7 +86,7 @@ impl SettingsPatch {
 }
 
 impl Settings {
-    /// The settings under the names that [`SettingsPatch`] takes; of secrets only their fingerprints.
+    /// The settings under the names that the control API takes; of secrets only their fingerprints.
     pub fn to_json(&self) -> Value {
         json!({
             "api": self.api,
