@@ -3,7 +3,13 @@
 //! Results go to stdout and everything else to stderr; what a program reads is plain, what a terminal shows may be set in
 //! tables and colour. Exit codes are part of the contract: [`Exit`].
 
+mod layout;
+mod output;
+mod remote;
 mod serve;
+mod status;
+mod token;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -59,6 +65,9 @@ pub struct Arguments {
 enum Command {
     /// Run the daemon
     Serve(ConfigFile),
+    Token(token::TokenArgs),
+    Watch(watch::WatchArgs),
+    Status(status::StatusArgs),
 }
 
 /// Where the configuration is.
@@ -73,6 +82,9 @@ struct ConfigFile {
 pub fn run(arguments: Arguments) -> Exit {
     match arguments.command {
         Command::Serve(file) => serve::run(&file.config),
+        Command::Token(args) => token::run(args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Status(args) => status::run(&args),
     }
 }
 
