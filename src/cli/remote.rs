@@ -80,8 +80,9 @@ const fn exit_of_connect(error: &ConnectError) -> Exit {
 /// Tells a person what the broker said, and which exit code that is.
 pub(super) fn refused(error: &CallError) -> Exit {
     complain(error);
-    for (field, description) in &error.violations {
-        complain(format_args!("  {field} {description}"));
+    // Our broker's messages name the fields already.
+    for (field, description) in error.violations.iter().filter(|(_, why)| !error.message.contains(why)) {
+        complain(format_args!("{field}: {description}"));
     }
     exit_of_call(error)
 }

@@ -22,10 +22,10 @@ use crate::{
 };
 
 const LINES: &str = "\
-A line has the time, why the token is sent (CURRENT, ROTATED, REPLACED_AFTER_REJECTION, CREDENTIALS_CHANGED), its id and
+A line has the time, why the token is sent (CURRENT, ROTATED, REPLACED_AFTER_REJECTION, CREDENTIALS_CHANGED), its id and \
 how long it is valid. It goes on until the broker stops or Ctrl-C, and doesn't connect again.
 
-Exit codes: 0 ended by Ctrl-C or because nobody reads, 1 failed, 2 usage, 69 the broker can't be reached or ended it,
+Exit codes: 0 ended by Ctrl-C or because nobody reads, 1 failed, 2 usage, 69 the broker can't be reached or ended it, \
 77 not allowed";
 
 /// Print a line for each token, as the broker gets it

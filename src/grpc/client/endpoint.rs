@@ -109,8 +109,8 @@ pub enum ConnectError {
     NoSocket(PathBuf),
     /// A socket that nobody listens on.
     #[error(
-        "nobody listens at {}: the broker that made this socket is gone; start it again, or name another socket with \
-         --endpoint",
+        "nobody listens at {}: the broker that made this socket is gone, or it is no socket; start the broker, or name \
+         another socket with --endpoint",
         .0.display()
     )]
     NobodyListens(PathBuf),
