@@ -115,3 +115,98 @@ const fn exit_of(error: &IssueError) -> Exit {
         | IssueError::Unusable { .. } => Exit::Unavailable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        budget::CallLimit,
+        cli::output::Look,
+        clock::SystemClock,
+        issuer::Answer,
+        state::CallRecordFile,
+        token::{AccessToken, Grant, RefreshToken},
+    };
+
+    /// An upstream that always answers the same.
+    struct Always(Result<Grant, IssueError>);
+
+    impl TokenIssuer for Always {
+        fn fetch_token(&self, _: Duration) -> Answer<'_> {
+            Box::pin(std::future::ready(self.0.clone()))
+        }
+
+        fn refresh_token<'a>(&'a self, _: &'a RefreshToken, _: Duration) -> Answer<'a> {
+            panic!("a check has nothing to refresh")
+        }
+    }
+
+    fn grant() -> Grant {
+        Grant {
+            access: AccessToken::parse("the-secret".into()).unwrap(),
+            asked_at: SystemClock.now().boot,
+            lifetime: Duration::from_secs(900),
+            refresh: None,
+        }
+    }
+
+    async fn logged_in(directory: &Path, answer: Result<Grant, IssueError>) -> (Exit, String) {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let record = CallRecordFile::new(directory, "http://127.0.0.1:1");
+        let budget = CallBudget::new(CallLimit::B2BINPAY, Arc::new(record), Arc::clone(&clock));
+        let mut report = Report::default();
+        let exit = login(Arc::new(Always(answer)), budget, &clock, Duration::from_secs(1), &mut report).await;
+        (exit, report.render(Look::PLAIN))
+    }
+
+    #[tokio::test]
+    async fn a_login_is_told_without_its_token() {
+        let directory = tempfile::tempdir().unwrap();
+        let (exit, text) = logged_in(directory.path(), Ok(grant())).await;
+        assert_eq!(exit, Exit::Done, "{text}");
+        assert!(text.contains("for 15m, is dropped") && text.contains("1 of 15 calls"), "{text}");
+        assert!(!text.contains("the-secret"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn where_no_call_is_left_nothing_is_asked_and_the_time_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        // The first call on a new record is the only one for a while.
+        logged_in(directory.path(), Ok(grant())).await;
+        let (exit, text) = logged_in(directory.path(), Ok(grant())).await;
+        assert_eq!(exit, Exit::Unavailable, "{text}");
+        assert!(text.contains("not tried") && text.contains("(in "), "{text}");
+        assert!(!text.contains("logged in"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_fails_and_says_what_to_look_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let refused = IssueError::CredentialsRejected { detail: "400, 2006".to_owned() };
+        let (exit, text) = logged_in(directory.path(), Err(refused)).await;
+        assert_eq!(exit, Exit::Failed, "{text}");
+        assert!(text.contains("[credentials]") && text.ends_with("1 error\n"), "{text}");
+    }
+
+    #[test]
+    fn no_answer_is_another_exit_code_than_a_refusal() {
+        let detail = String::new;
+        for (error, exit) in [
+            (IssueError::Forbidden { detail: detail() }, Exit::Failed),
+            (IssueError::WrongSign, Exit::Failed),
+            (IssueError::NotSent { detail: detail() }, Exit::Unavailable),
+            (IssueError::AnswerLost { detail: detail() }, Exit::Unavailable),
+            (IssueError::Throttled { retry_after: None }, Exit::Unavailable),
+            (IssueError::Failed { status: 502, detail: detail() }, Exit::Unavailable),
+        ] {
+            assert_eq!(exit_of(&error), exit, "{error}");
+        }
+    }
+
+    #[test]
+    fn the_owner_of_the_state_directory_stays_who_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(become_owner(directory.path()), Ok(()));
+        assert!(become_owner(&directory.path().join("missing")).is_err());
+    }
+}

@@ -224,7 +224,7 @@ fn patient(endpoint: tonic::transport::Endpoint) -> tonic::transport::Endpoint {
 
 fn innermost(error: &tonic::transport::Error) -> String {
     let chain = std::iter::successors(Some(error as &dyn std::error::Error), |&error| error.source());
-    chain.last().map(ToString::to_string).unwrap_or_default()
+    chain.last().map(|cause| cause.to_string().trim_end_matches('.').to_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]

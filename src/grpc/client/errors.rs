@@ -84,7 +84,8 @@ impl CallError {
             code: code_name(Code::Unavailable),
             reason: None,
             message: format!(
-                "the connection to the broker broke: {}; look whether the broker still runs",
+                "the connection to the broker broke: {}; look whether the broker still runs, and over the network \
+                 whether it trusts --cert",
                 printable(&innermost(status))
             ),
             retry_after: None,

@@ -9,6 +9,8 @@
 
 mod endpoint;
 mod errors;
+#[cfg(test)]
+mod tests;
 mod times;
 
 use std::time::Duration;
