@@ -1,6 +1,12 @@
 //! What the integration tests stand on: a simulator, a real daemon against it, and a caller's connection.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
-#![allow(missing_docs, clippy::missing_panics_doc, reason = "for tests alone: a panic is their way to fail")]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "for tests alone: a panic is their way to fail"
+)]
 
 pub mod daemon;
 pub mod rpc;
