@@ -12,7 +12,7 @@ use support::{Setup, World, generous, soon};
 async fn a_caller_gets_a_token_that_works() {
     for api in [Api::V2, Api::V3] {
         let world = World::of(api).await;
-        let token = world.caller().await.token().await.unwrap();
+        let token = world.caller().token().await.unwrap();
         assert!(world.simulator.is_live(&token.access_token));
         assert_eq!(token.token_type, "Bearer");
         assert_eq!(token.base_url, world.simulator.base_url());
@@ -26,7 +26,7 @@ async fn a_caller_gets_a_token_that_works() {
 #[tokio::test]
 async fn many_callers_cost_one_call_of_the_upstream() {
     let world = World::of(Api::V3).await;
-    let caller = world.caller().await;
+    let caller = world.caller();
     let calls: Vec<_> = (0..200).map(|_| caller.token()).collect();
     let mut tokens: Vec<_> =
         futures_util::future::join_all(calls).await.into_iter().map(|t| t.unwrap().token_id).collect();
@@ -40,14 +40,14 @@ async fn a_watcher_is_told_each_rotation_and_none_is_dead() {
     for api in [Api::V2, Api::V3] {
         let settings = Settings { access_lifetime: Some(Duration::from_secs(6)), ..generous(api) };
         let world = World::with(settings, Setup::default()).await;
-        let mut watch = world.caller().await.watch().await.unwrap();
+        let mut watch = world.caller().watch().await.unwrap();
         let mut reasons = Vec::new();
         for _ in 0..3 {
             let told = soon("a token", watch.message()).await.unwrap().unwrap();
             reasons.push(told.reason());
             let token = told.token.unwrap();
             assert!(world.simulator.is_live(&token.access_token));
-            assert_eq!(world.caller().await.token().await.unwrap().token_id, token.token_id);
+            assert_eq!(world.caller().token().await.unwrap().token_id, token.token_id);
         }
         assert_eq!(reasons, [TokenReason::Current, TokenReason::Rotated, TokenReason::Rotated]);
         assert_eq!(world.simulator.calls().refreshed_twice(), []);
@@ -57,7 +57,7 @@ async fn a_watcher_is_told_each_rotation_and_none_is_dead() {
 #[tokio::test]
 async fn the_status_tells_how_it_is() {
     let world = World::of(Api::V3).await;
-    let caller = world.caller().await;
+    let caller = world.caller();
     let token = caller.token().await.unwrap();
     let status = caller.status().await.unwrap();
     assert_eq!((status.state(), status.ready, status.reason.as_str()), (BrokerState::Fresh, true, ""));

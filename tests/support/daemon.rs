@@ -186,8 +186,8 @@ impl Daemon {
     }
 
     /// A connection of whoever runs the tests.
-    pub async fn caller(&self) -> Caller {
-        Caller::connect(&self.home.socket()).await
+    pub fn caller(&self) -> Caller {
+        Caller::to(&self.home.socket())
     }
 
     pub fn pid(&self) -> u32 {

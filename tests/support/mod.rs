@@ -50,8 +50,8 @@ impl World {
     }
 
     /// A connection of a caller that may do everything.
-    pub async fn caller(&self) -> Caller {
-        self.daemon.caller().await
+    pub fn caller(&self) -> Caller {
+        self.daemon.caller()
     }
 }
 

@@ -54,8 +54,8 @@ impl From<Status> for Refused {
 }
 
 impl Caller {
-    /// Connects; the socket must be there.
-    pub async fn connect(socket: &Path) -> Self {
+    /// A connection, made with the first call.
+    pub fn to(socket: &Path) -> Self {
         let socket = socket.to_owned();
         let connector = service_fn(move |_| {
             let socket = socket.clone();
