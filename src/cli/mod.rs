@@ -3,7 +3,9 @@
 //! Results go to stdout and everything else to stderr; what a program reads is plain, what a terminal shows may be set in
 //! tables and colour. Exit codes are part of the contract: [`Exit`].
 
+mod demo;
 mod serve;
+mod simulate;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -48,17 +50,21 @@ impl From<Exit> for ExitCode {
 }
 
 /// Keeps one B2BINPAY credential set, its access token fresh, and hands it to the services that policy allows.
-#[derive(Parser, Debug)]
+#[derive(Parser)]
 #[command(name = "b2binpay-broker", version, max_term_width = 100)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand)]
 enum Command {
     /// Run the daemon
     Serve(ConfigFile),
+    /// Show the whole thing on this machine, with nothing to configure and nothing real
+    Demo(demo::DemoArguments),
+    /// Run the simulator of B2BINPAY alone, for testing your own services
+    Simulate(Box<b2binpay_simulator::cli::Args>),
 }
 
 /// Where the configuration is.
@@ -73,6 +79,8 @@ struct ConfigFile {
 pub fn run(arguments: Arguments) -> Exit {
     match arguments.command {
         Command::Serve(file) => serve::run(&file.config),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(*arguments),
     }
 }
 
