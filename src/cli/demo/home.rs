@@ -1,10 +1,6 @@
 //! The demo's folder: a configuration and credentials like those of a real installation.
 
-use std::{
-    env, fs, io,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-};
+use std::{env, fs, io, os::unix::fs::OpenOptionsExt, path::PathBuf};
 
 use b2binpay_simulator::Simulator;
 use nix::unistd::{getuid, mkdtemp};
@@ -84,15 +80,11 @@ impl Drop for DemoHome {
     }
 }
 
-/// What to type for this program.
-pub(super) fn program() -> String {
-    let name = env!("CARGO_PKG_NAME");
-    let this = env::current_exe().ok();
-    let on_path = env::var_os("PATH").is_some_and(|path| {
-        env::split_paths(&path).any(|folder| this.as_deref() == Some(Path::new(&folder.join(name))))
+/// Where this program is, unless its name alone would find it.
+pub(super) fn program_off_path() -> Option<PathBuf> {
+    let this = env::current_exe().ok()?;
+    let found = env::var_os("PATH").is_some_and(|path| {
+        env::split_paths(&path).any(|folder| this == folder.join(env!("CARGO_PKG_NAME")))
     });
-    match this {
-        Some(this) if !on_path => this.display().to_string(),
-        _ => name.to_owned(),
-    }
+    (!found).then_some(this)
 }

@@ -139,8 +139,7 @@ fn broker(home: &DemoHome, log: bool) -> Result<Bound, DemoFailed> {
 }
 
 fn greet(simulator: &Simulator, home: &DemoHome, api: DemoApi, out: &mut dyn Write) -> io::Result<()> {
-    let (program, url) = (home::program(), simulator.base_url());
-    let (endpoint, config, api) = (home.endpoint(), home.config(), api.as_str());
+    let alias = home::program_off_path().map(|path| format!("  alias b2binpay-broker={}\n", path.display()));
     write!(
         out,
         "\
@@ -153,30 +152,37 @@ b2binpay-broker demo: the whole thing on this machine, and nothing of it real
   config     {config}
              what a real one looks like
 
-Paste into another terminal (the first line first):
+Paste into another terminal, these lines first:
 
-  export B2BINPAY_BROKER_ENDPOINT={endpoint} B2BINPAY_SIMULATOR={url}
+  export B2BINPAY_BROKER_ENDPOINT={endpoint}
+  export B2BINPAY_SIMULATOR={url}
+{alias}
+and then any of these:
 
-  {program} token                      an access token
-  {program} token --header | curl -s -H @- {url}/wallet/
-                                       one that works, and never in the arguments
-  {program} watch                      each new token as it comes
-  {program} status                     how everything is
+  # an access token, and one that is used without ever standing in the arguments
+  b2binpay-broker token
+  b2binpay-broker token --header | curl -s -H @- $B2BINPAY_SIMULATOR/wallet/
 
-  {program} simulate callback --api {api} > callback.json
-  {program} verify --explain callback.json
-                                       a callback that B2BINPAY signed
-  {program} simulate callback --api {api} --change-amount-to 9000 | {program} verify
-                                       and one that somebody changed
+  # each new token as it comes; how everything is
+  b2binpay-broker watch
+  b2binpay-broker status
 
-  {program} simulate fault hang --until-cleared
-  {program} simulate fault clear
-                                       the upstream hangs, and is well again
+  # a callback that B2BINPAY signed, and one that somebody changed
+  b2binpay-broker simulate callback --api {api} | b2binpay-broker verify --explain
+  b2binpay-broker simulate callback --api {api} --change-amount-to 9000 | b2binpay-broker verify
 
-Ctrl-C ends it and removes its folder. A guided walk: {program} demo --tour
+  # the upstream hangs, and is well again
+  b2binpay-broker simulate fault hang --until-cleared
+  b2binpay-broker simulate fault clear
+
+Ctrl-C ends it and removes its folder. A guided walk: b2binpay-broker demo --tour
 ",
+        url = simulator.base_url(),
+        api = api.as_str(),
         lifetime = LIFETIME.as_secs(),
-        config = config.display(),
+        endpoint = home.endpoint(),
+        config = home.config().display(),
+        alias = alias.unwrap_or_default(),
     )?;
     out.flush()
 }
