@@ -200,6 +200,8 @@ impl Core {
 }
 
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod days;
 #[cfg(test)]
 mod tests;

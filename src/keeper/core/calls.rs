@@ -80,11 +80,12 @@ impl Core {
         let next_try = if self.trying.is_some() { Some(now) } else { self.next_try(now).map(|(at, _)| at) };
         let why = self.why_not_now(now);
         self.answer(|waiter| {
+            // True as well once `answer_by` has come: no try begins in the past.
             let hopeless = next_try.is_none_or(|at| at >= waiter.answer_by);
             if waiter.has_no_time_to_wait() {
                 return Some(Err(Refusal::for_good(RefusalReason::DeadlineTooShort)));
             }
-            (hopeless || waiter.answer_by <= now).then(|| {
+            hopeless.then(|| {
                 let again_in = next_try.map(|at| at.saturating_since(now));
                 Err(Refusal::new(why.clone(), again_in))
             })
