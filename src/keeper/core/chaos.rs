@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Something that happens to the core.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Happening {
     /// Time goes by; the core is woken whenever it asked for it.
     Pass(Duration),
