@@ -4,8 +4,14 @@
 //! tables and colour. Exit codes are part of the contract: [`Exit`].
 
 mod demo;
+mod layout;
+mod output;
+mod remote;
 mod serve;
 mod simulate;
+mod status;
+mod token;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -65,6 +71,9 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Run the simulator of B2BINPAY alone, for testing your own services
     Simulate(Box<b2binpay_simulator::cli::Args>),
+    Token(token::TokenArgs),
+    Watch(watch::WatchArgs),
+    Status(status::StatusArgs),
 }
 
 /// Where the configuration is.
@@ -81,6 +90,9 @@ pub fn run(arguments: Arguments) -> Exit {
         Command::Serve(file) => serve::run(&file.config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Simulate(arguments) => simulate::run(*arguments),
+        Command::Token(args) => token::run(args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Status(args) => status::run(&args),
     }
 }
 

@@ -5,6 +5,7 @@
 //! nothing but parse, ask the [`Broker`](crate::broker::Broker), convert; and on the way back [`guard`] again, which gives
 //! errors that tonic made the details that ours have.
 
+pub mod client;
 mod connection;
 mod convert;
 mod deadline;
