@@ -4,11 +4,13 @@
 //! tables and colour. Exit codes are part of the contract: [`Exit`].
 
 mod check;
+mod demo;
 mod layout;
 mod output;
 mod remote;
 mod serve;
 mod shell;
+mod simulate;
 mod status;
 mod token;
 mod verify;
@@ -61,22 +63,26 @@ impl From<Exit> for ExitCode {
 }
 
 /// Keeps one B2BINPAY credential set, its access token fresh, and hands it to the services that policy allows.
-#[derive(Parser, Debug)]
+#[derive(Parser)]
 #[command(name = "b2binpay-broker", version, max_term_width = 100)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand)]
 enum Command {
     /// Run the daemon
     Serve(ConfigFile),
+    /// Show the whole thing on this machine, with nothing to configure and nothing real
+    Demo(demo::DemoArguments),
     Check(check::CheckArgs),
     Token(token::TokenArgs),
     Watch(watch::WatchArgs),
     Verify(verify::VerifyArgs),
     Status(status::StatusArgs),
+    /// Run the simulator of B2BINPAY alone, for testing your own services
+    Simulate(Box<b2binpay_simulator::cli::Args>),
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
 }
@@ -93,11 +99,13 @@ struct ConfigFile {
 pub fn run(arguments: Arguments) -> Exit {
     match arguments.command {
         Command::Serve(file) => serve::run(&file.config),
+        Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Token(args) => token::run(args),
         Command::Watch(args) => watch::run(&args),
         Command::Verify(args) => verify::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Simulate(args) => simulate::run(*args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
     }

@@ -52,7 +52,7 @@ fn line(call: &Value) -> String {
     let fault = call["fault"].as_str().map(|fault| format!("  fault: {fault}")).unwrap_or_default();
     let line = format!(
         "{:>5} {:>10.3}s  {:<8}{:<3} {:>4}  {}{fault}",
-        call["number"],
+        call["number"].as_u64().unwrap_or_default(),
         call["at"].as_f64().unwrap_or_default(),
         word("endpoint"),
         word("api"),

@@ -1,0 +1,240 @@
+//! The real daemon, as a process of its own.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+};
+
+use b2binpay_simulator::{Api, Simulator};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    process::{Child, Command},
+    sync::watch,
+};
+
+use super::{Caller, soon};
+
+/// What a daemon is started with.
+#[derive(Clone)]
+pub struct Setup {
+    /// Which API; `None`: the one that the simulator serves.
+    pub api: Option<&'static str>,
+    /// More lines for `[upstream]`.
+    pub upstream: String,
+    /// More lines for `[upstream.budget]`. By default so generous that no test waits for it.
+    pub budget: String,
+    /// More of the configuration, from `[token]` on.
+    pub rest: String,
+    /// The `allow` of the caller `tests`, which is whoever runs them.
+    pub allow: Vec<&'static str>,
+    /// The callers, in place of `tests`.
+    pub callers: Option<String>,
+    /// Where the upstream is, in place of the simulator.
+    pub base_url: Option<String>,
+    /// Whether v3's callback secret is configured.
+    pub callback_secret: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            api: None,
+            upstream: String::new(),
+            budget: "requests = 1000\nwindow = \"1s\"".into(),
+            rest: String::new(),
+            allow: vec![
+                "GetAccessToken",
+                "WatchAccessToken",
+                "VerifySign",
+                "VerifySign:message",
+                "Health",
+                "Reflection",
+                "Admin",
+            ],
+            callers: None,
+            base_url: None,
+            callback_secret: true,
+        }
+    }
+}
+
+/// A folder with everything that a daemon needs, which outlives the daemon.
+pub struct Home {
+    folder: TempDir,
+}
+
+impl Home {
+    /// Writes the configuration and the credentials for a daemon against `simulator`.
+    pub fn new(simulator: &Simulator, setup: &Setup) -> Self {
+        let home = Self { folder: tempfile::tempdir().expect("a temporary folder") };
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755))
+            .expect("the folder's mode is set");
+        fs::create_dir(home.path().join("state")).expect("the state directory is made");
+        home.write_credentials(simulator);
+        home.configure(simulator, setup);
+        home
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path().join("config.toml")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path().join("broker.sock")
+    }
+
+    /// The file in which the daemon records its calls.
+    pub fn record(&self) -> PathBuf {
+        let mut files = fs::read_dir(self.path().join("state")).expect("the state directory is there");
+        files.next().expect("a record is there").expect("it can be read").path()
+    }
+
+    /// Writes the credentials that the simulator accepts now.
+    pub fn write_credentials(&self, simulator: &Simulator) {
+        let settings = simulator.settings();
+        self.write_secret("api-key", &settings.credentials.key);
+        self.write_secret("api-secret", &settings.credentials.secret);
+        self.write_secret("callback-secret", &settings.callback_secret);
+    }
+
+    pub fn write_secret(&self, name: &str, content: &str) {
+        let path = self.path().join(name);
+        fs::write(&path, format!("{content}\n")).expect("the secret is written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode is set");
+    }
+
+    fn configure(&self, simulator: &Simulator, setup: &Setup) {
+        let api = setup.api.unwrap_or(match simulator.settings().api {
+            Api::V2 => "v2",
+            Api::V3 | Api::Both => "v3",
+        });
+        let callback_secret = if api == "v3" && setup.callback_secret {
+            "callback_secret_file = \"callback-secret\""
+        } else {
+            ""
+        };
+        let base_url = setup.base_url.clone().unwrap_or_else(|| simulator.base_url());
+        let mut text = format!(
+            "[upstream]\napi = \"{api}\"\nbase_url = \"{base_url}\"\n{upstream}\n\
+             [upstream.budget]\n{budget}\n\
+             [credentials]\nkey_file = \"api-key\"\nsecret_file = \"api-secret\"\n{callback_secret}\n\
+             [state]\ndirectory = \"{home}/state\"\n\
+             [[listen]]\nunix = \"{socket}\"\n\
+             [log]\nformat = \"json\"\nlevel = \"debug\"\n{rest}\n",
+            upstream = setup.upstream,
+            budget = setup.budget,
+            home = self.path().display(),
+            socket = self.socket().display(),
+            rest = setup.rest,
+        );
+        let uid = nix::unistd::getuid();
+        let callers = setup.callers.clone().unwrap_or_else(|| {
+            format!("[[caller]]\nname = \"tests\"\nunix_user = \"{uid}\"\nallow = {:?}\n", setup.allow)
+        });
+        let _ = write!(text, "{callers}");
+        fs::write(self.config(), text).expect("the configuration is written");
+    }
+}
+
+/// A running daemon. Killed when it is dropped.
+pub struct Daemon {
+    pub home: Home,
+    child: Child,
+    log: watch::Receiver<String>,
+}
+
+impl Daemon {
+    /// Starts one against `simulator`, and returns when its socket is open.
+    pub async fn start(simulator: &Simulator, setup: Setup) -> Self {
+        Self::start_in(Home::new(simulator, &setup)).await
+    }
+
+    /// Starts one in a folder that may have been used before.
+    pub async fn start_in(home: Home) -> Self {
+        let daemon = Self::spawn(home);
+        daemon.logged("\"serving\"").await;
+        daemon
+    }
+
+    /// Starts one without waiting for anything.
+    pub fn spawn(home: Home) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_b2binpay-broker"))
+            .arg("serve")
+            .arg("--config")
+            .arg(home.config())
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the daemon starts");
+        let log = collect(child.stderr.take().expect("stderr is piped"));
+        Self { home, child, log }
+    }
+
+    /// A connection of whoever runs the tests.
+    pub fn caller(&self) -> Caller {
+        Caller::to(&self.home.socket())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// Everything it logged so far.
+    pub fn log(&self) -> String {
+        self.log.borrow().clone()
+    }
+
+    /// Waits until it has logged this.
+    pub async fn logged(&self, text: &str) {
+        let mut log = self.log.clone();
+        let waited = soon(&format!("the log says {text:?}"), log.wait_for(|log| log.contains(text))).await;
+        assert!(waited.is_ok(), "the daemon ended without logging {text:?}:\n{}", self.log());
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a pid"));
+        kill(pid, signal).expect("the signal is sent");
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        soon("the daemon ends", self.child.wait()).await.expect("its status is known")
+    }
+
+    /// Kills it as hard as can be, and gives its folder back.
+    pub async fn kill(mut self) -> Home {
+        self.signal(Signal::SIGKILL);
+        self.ended().await;
+        self.home
+    }
+}
+
+/// Gathers lines as they come; the sender is gone when the stream has ended.
+fn collect(stream: impl AsyncRead + Unpin + Send + 'static) -> watch::Receiver<String> {
+    let (sender, receiver) = watch::channel(String::new());
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(stream).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            sender.send_modify(|log| {
+                log.push_str(&line);
+                log.push('\n');
+            });
+        }
+    });
+    receiver
+}

@@ -1,0 +1,63 @@
+//! What the integration tests stand on: a simulator, a real daemon against it, and a caller's connection.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "for tests alone: a panic is their way to fail"
+)]
+
+pub mod daemon;
+pub mod rpc;
+
+use std::time::Duration;
+
+use b2binpay_simulator::{Api, Settings, Simulator, settings::Limit};
+pub use daemon::{Daemon, Setup};
+pub use rpc::Caller;
+
+/// How long anything may take before a test says that it never came. Long: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A simulator that lets everybody call as often as they like, so that a test is not about the limit unless it says so.
+pub fn generous(api: Api) -> Settings {
+    Settings {
+        api,
+        limit: Limit { calls: 1000, window: Duration::from_secs(1) },
+        access_lifetime: Some(Duration::from_secs(900)),
+        ..Settings::default()
+    }
+}
+
+/// A simulator, and a daemon that serves with its tokens.
+pub struct World {
+    pub simulator: Simulator,
+    pub daemon: Daemon,
+}
+
+impl World {
+    /// A daemon in its usual state, on this API.
+    pub async fn of(api: Api) -> Self {
+        Self::with(generous(api), Setup::default()).await
+    }
+
+    /// A simulator with these settings and a daemon with this setup.
+    pub async fn with(settings: Settings, setup: Setup) -> Self {
+        let simulator = Simulator::start(settings).await.expect("the simulator starts");
+        let daemon = Daemon::start(&simulator, setup).await;
+        Self { simulator, daemon }
+    }
+
+    /// A connection of a caller that may do everything.
+    pub fn caller(&self) -> Caller {
+        self.daemon.caller()
+    }
+}
+
+/// Awaits something that must come.
+pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, event)
+        .await
+        .unwrap_or_else(|_| panic!("{what}: nothing within {PATIENCE:?}"))
+}

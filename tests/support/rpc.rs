@@ -1,0 +1,129 @@
+//! A caller of the broker, on plain tonic: what a service would use, and nothing of the product's own client.
+
+use std::{io, path::Path, time::Duration};
+
+use b2binpay_broker::grpc::proto::{
+    BrokerState, GetAccessTokenRequest, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse,
+    VerifySignRequest, VerifySignResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
+    broker_admin_service_client::BrokerAdminServiceClient,
+    token_broker_service_client::TokenBrokerServiceClient, verify_sign_request::Subject,
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::{
+    Code, Request, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt;
+use tower::service_fn;
+
+use super::soon;
+
+/// A connection to the broker.
+#[derive(Clone)]
+pub struct Caller {
+    pub channel: Channel,
+}
+
+/// What a caller can tell of an error.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub code: Code,
+    pub reason: String,
+    pub message: String,
+    pub retry_after: Option<Duration>,
+    pub fields: Vec<String>,
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap_or_else(|| panic!("an error without ErrorInfo: {status:?}"));
+        assert_eq!(info.domain, "b2binpay-broker");
+        Self {
+            code: status.code(),
+            reason: info.reason.clone(),
+            message: status.message().to_owned(),
+            retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
+            fields: details
+                .bad_request()
+                .map(|bad| bad.field_violations.iter().map(|violation| violation.field.clone()).collect())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl Caller {
+    /// A connection, made with the first call.
+    pub fn to(socket: &Path) -> Self {
+        let socket = socket.to_owned();
+        let connector = service_fn(move |_| {
+            let socket = socket.clone();
+            async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
+        });
+        let endpoint = Endpoint::from_static("http://localhost");
+        Self { channel: endpoint.connect_with_connector_lazy(connector) }
+    }
+
+    fn tokens(&self) -> TokenBrokerServiceClient<Channel> {
+        TokenBrokerServiceClient::new(self.channel.clone())
+    }
+
+    /// Any token.
+    pub async fn token(&self) -> Result<GetAccessTokenResponse, Refused> {
+        self.token_for(Duration::ZERO, "", None).await
+    }
+
+    /// A token of at least this validity, other than the rejected one, within this time.
+    pub async fn token_for(
+        &self,
+        min_validity: Duration,
+        rejected: &str,
+        timeout: Option<Duration>,
+    ) -> Result<GetAccessTokenResponse, Refused> {
+        let mut request = Request::new(GetAccessTokenRequest {
+            min_validity: Some(min_validity.try_into().expect("a duration")),
+            rejected_token_id: rejected.to_owned(),
+        });
+        if let Some(timeout) = timeout {
+            request.set_timeout(timeout);
+        }
+        let mut tokens = self.tokens();
+        let answer = soon("an answer to GetAccessToken", tokens.get_access_token(request)).await;
+        answer.map(tonic::Response::into_inner).map_err(Refused::from)
+    }
+
+    /// A stream of tokens.
+    pub async fn watch(&self) -> Result<Streaming<WatchAccessTokenResponse>, Refused> {
+        let mut tokens = self.tokens();
+        let answer = soon("a stream", tokens.watch_access_token(WatchAccessTokenRequest {})).await;
+        answer.map(tonic::Response::into_inner).map_err(Refused::from)
+    }
+
+    /// A verdict.
+    pub async fn verify(
+        &self,
+        subject: Subject,
+        max_age: Option<Duration>,
+    ) -> Result<VerifySignResponse, Refused> {
+        let request = VerifySignRequest {
+            subject: Some(subject),
+            max_age: max_age.map(|age| age.try_into().expect("a duration")),
+        };
+        let mut tokens = self.tokens();
+        let answer = soon("an answer to VerifySign", tokens.verify_sign(request)).await;
+        answer.map(tonic::Response::into_inner).map_err(Refused::from)
+    }
+
+    /// How the broker is.
+    pub async fn status(&self) -> Result<GetStatusResponse, Refused> {
+        let mut admin = BrokerAdminServiceClient::new(self.channel.clone());
+        let answer = soon("an answer to GetStatus", admin.get_status(GetStatusRequest {})).await;
+        answer.map(tonic::Response::into_inner).map_err(Refused::from)
+    }
+
+    /// The state in the status.
+    pub async fn state(&self) -> BrokerState {
+        self.status().await.expect("the status may be read").state()
+    }
+}
