@@ -9,6 +9,7 @@ use super::{Exit, complain};
 use crate::{
     config::{NotADuration, parse_duration},
     grpc::client::{CallError, Client, ConnectError, Endpoint, Meaning, Tls},
+    hardening::protect_memory,
 };
 
 /// Which broker to ask.
@@ -51,6 +52,8 @@ impl Remote {
     /// Connects.
     pub(super) async fn connect(&self) -> Result<Client, Exit> {
         let tls = self.tls()?;
+        // Tokens and keys are in this process as well.
+        protect_memory();
         Client::connect(&self.endpoint, tls.as_ref(), self.timeout).await.map_err(|error| {
             complain(&error);
             exit_of_connect(&error)
