@@ -1,5 +1,6 @@
 """Starts the real programs: the simulator on a free port, the broker on a socket in a folder of its own."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -38,10 +39,7 @@ def _make_stubs():
 # Before the test modules are imported, since they import the stubs.
 STUBS = _make_stubs()
 sys.path.insert(0, STUBS)
-
-
-def pytest_unconfigure():
-    shutil.rmtree(STUBS, ignore_errors=True)
+atexit.register(shutil.rmtree, STUBS, ignore_errors=True)
 
 
 def program(variable):
@@ -55,7 +53,7 @@ def until(condition, what):
     ends = time.monotonic() + DEADLINE
     while not (found := condition()):
         assert time.monotonic() < ends, f"{what}: not within {DEADLINE} s"
-        time.sleep(0.01)
+        time.sleep(0.002)
     return found
 
 
@@ -102,7 +100,7 @@ class Broker:
 
     ALLOWED = ["GetAccessToken", "WatchAccessToken", "VerifySign", "Health", "Reflection", "Admin"]
 
-    def __init__(self, simulator, api, secret=Simulator.SECRET, more=""):
+    def __init__(self, simulator, api, secret=Simulator.SECRET, log="trace", more=""):
         # Another user must be able to reach the socket, so the folder is not pytest's, which is private.
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="b2bp-"))
         self.folder.chmod(0o755)
@@ -130,11 +128,15 @@ class Broker:
             unix_user = "{os.geteuid()}"
             allow = {json.dumps(self.ALLOWED)}
             [log]
-            level = "trace"
+            level = "{log}"
             {more}
         """)
+        self.start()
+
+    def start(self):
+        """Starts it and waits until it accepts connections."""
         command = [program("B2BINPAY_BROKER_BIN"), "serve", "--config", self.folder / "config.toml"]
-        with open(self.folder / "log", "wb") as log:
+        with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             until(self._answers, "the broker listens")
@@ -161,7 +163,14 @@ class Broker:
         finally:
             self.kill()
 
+    def restart(self):
+        """Kills it in the middle of whatever it does, and starts another with the same state."""
+        self.process.kill()
+        self.process.wait()
+        self.start()
+
     def kill(self):
+        """Ends it, if it still runs, and removes what it left."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
