@@ -131,12 +131,8 @@ class Broker:
             level = "{log}"
             {more}
         """)
-        self.start()
-
-    def start(self):
-        """Starts it and waits until it accepts connections."""
         command = [program("B2BINPAY_BROKER_BIN"), "serve", "--config", self.folder / "config.toml"]
-        with open(self.folder / "log", "ab") as log:
+        with open(self.folder / "log", "wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             until(self._answers, "the broker listens")
@@ -162,12 +158,6 @@ class Broker:
             assert not told, f"{len(told)} secrets stand in the log:\n{log}"
         finally:
             self.kill()
-
-    def restart(self):
-        """Kills it in the middle of whatever it does, and starts another with the same state."""
-        self.process.kill()
-        self.process.wait()
-        self.start()
 
     def kill(self):
         """Ends it, if it still runs, and removes what it left."""
