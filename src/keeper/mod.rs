@@ -4,7 +4,7 @@
 //! publishes a [`TokenSnapshot`] that everybody reads without asking it, renews the token long before it ends, and takes
 //! in only those calls that the snapshot can't satisfy ([`TokenKeeper::obtain`]).
 //!
-//! What it decides is a pure function of its state, an event and the time ([`Core`](core::Core)): no clock, no socket, no
+//! What it decides is a pure function of its state, an event and the time (`Core`): no clock, no socket, no
 //! random source of its own. [`run`] is the task around it, which does only what the core says. Upstream calls run beside
 //! it, one at a time, so that it wakes when it should.
 //!
