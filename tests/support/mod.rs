@@ -1,5 +1,5 @@
 //! What the integration tests stand on: a simulator, a real daemon against it, and a caller's connection.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses its part of it")]
 #![allow(
     missing_docs,
     clippy::expect_used,
@@ -9,16 +9,20 @@
 )]
 
 pub mod daemon;
+pub mod raw;
 pub mod rpc;
+pub mod table;
+pub mod users;
 
 use std::time::Duration;
 
 use b2binpay_simulator::{Api, Settings, Simulator, settings::Limit};
-pub use daemon::{Daemon, Setup};
-pub use rpc::Caller;
+pub use daemon::{Daemon, Home, Setup};
+pub use raw::RawCaller;
+pub use rpc::{Answered, Caller, Refused};
 
 /// How long anything may take before a test says that it never came. Long: the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A simulator that lets everybody call as often as they like, so that a test is not about the limit unless it says so.
 pub fn generous(api: Api) -> Settings {
@@ -52,6 +56,23 @@ impl World {
     /// A connection of a caller that may do everything.
     pub fn caller(&self) -> Caller {
         self.daemon.caller()
+    }
+}
+
+/// The time since something. For bounds that the contract gives; a busy machine needs slack on the long side.
+pub struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what a caller's clock says is what is tested; nothing suspends"
+    )]
+    pub fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    pub fn read(&self) -> Duration {
+        self.0.elapsed()
     }
 }
 
