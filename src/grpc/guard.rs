@@ -11,7 +11,7 @@ use std::{
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 use tower::Service;
 
 use super::{
@@ -85,7 +85,7 @@ where
         let drain = (method.shape == Shape::Watched).then(|| self.drain.clone());
         Box::pin(async move {
             let mut response = answer.await?;
-            let failed = Status::from_header_map(response.headers());
+            let failed = failure_in(response.headers());
             if let Some((broker, caller)) = counted {
                 let outcome = if failed.is_some() { Outcome::Failed } else { Outcome::Ok };
                 broker.record(&caller, method.permissions[0], outcome);
@@ -114,6 +114,11 @@ impl WatchedBody {
     }
 }
 
+/// The error that headers or trailers tell. What ended well has a status, too.
+fn failure_in(headers: &http::HeaderMap) -> Option<Status> {
+    Status::from_header_map(headers).filter(|status| status.code() != Code::Ok)
+}
+
 fn trailers_of(status: &Status) -> http::HeaderMap {
     let mut trailers = http::HeaderMap::new();
     // Fails only for details that are no header value; ours are base64.
@@ -134,8 +139,7 @@ impl http_body::Body for WatchedBody {
         }
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                let completed =
-                    frame.trailers_ref().and_then(Status::from_header_map).as_ref().and_then(completed);
+                let completed = frame.trailers_ref().and_then(failure_in).as_ref().and_then(completed);
                 return Poll::Ready(Some(Ok(match completed {
                     Some(status) => Frame::trailers(trailers_of(&status)),
                     None => frame,
