@@ -203,7 +203,7 @@ fn assert_nothing_spoiled_was_used(calls: &Calls, given: &HashSet<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_a_cold_start_callers_are_told_what_is_wrong_until_it_ends() {
+async fn a_cold_start_tells_callers_what_is_wrong_until_it_ends() {
     let other_host = Simulator::start(generous(Api::Both)).await.unwrap();
     let elsewhere = format!("{}/token/", other_host.base_url());
     let cases = failures(&elsewhere).into_iter().flat_map(|failure| {
@@ -240,7 +240,7 @@ async fn cold_start(failure: Failure, api: Api) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_a_token_is_in_hand_it_is_served_all_through_and_the_next_comes_by_itself() {
+async fn a_bad_upstream_leaves_the_token_in_hand_served_and_the_next_comes_by_itself() {
     let other_host = Simulator::start(generous(Api::Both)).await.unwrap();
     let elsewhere = format!("{}/token/", other_host.base_url());
     let cases = failures(&elsewhere).into_iter().filter(|failure| failure.renewals).flat_map(|failure| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use b2binpay_broker::grpc::proto::{BrokerState, TokenReason, WatchAccessTokenResponse};
 use b2binpay_simulator::{Api, Endpoint, Fault, FaultKind, Settings, Simulator};
 use nix::sys::signal::Signal;
-use support::{Answered, Caller, Daemon, Refused, Setup, World, generous, soon};
+use support::{Answered, Caller, Daemon, Refused, Setup, World, generous, soon, table::all_pass};
 use tonic::{Code, Streaming};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
@@ -60,25 +60,27 @@ async fn serving(watch: &mut Streaming<HealthCheckResponse>, wanted: ServingStat
 
 // ---- tokens
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_tells_what_is_what_follows_and_what_replaces() {
-    for api in [Api::V2, Api::V3] {
-        let settings = Settings { access_lifetime: Some(Duration::from_secs(30)), ..generous(api) };
-        let setup = Setup { rest: "[token]\nrefresh_at = 0.1\n".into(), ..Setup::default() };
-        let world = World::with(settings, setup).await;
-        let caller = world.caller();
-        let mut watch = caller.watch().await.unwrap();
-        let (reason, current) = told(&mut watch).await;
-        assert_eq!(reason, TokenReason::Current);
-        let (reason, rotated) = told(&mut watch).await;
-        assert_eq!(reason, TokenReason::Rotated);
-        let replaced = caller.token_for(Duration::ZERO, &rotated, None).await.unwrap().token_id;
-        assert_eq!(told(&mut watch).await, (TokenReason::ReplacedAfterRejection, replaced.clone()));
-        // Who comes now is told that one as the current.
-        let mut late = caller.watch().await.unwrap();
-        assert_eq!(told(&mut late).await, (TokenReason::Current, replaced.clone()));
-        assert!(current != rotated && rotated != replaced);
-    }
+    all_pass([Api::V2, Api::V3].map(|api| (format!("{api:?}"), watched(api)))).await;
+}
+
+async fn watched(api: Api) {
+    let settings = Settings { access_lifetime: Some(Duration::from_secs(30)), ..generous(api) };
+    let setup = Setup { rest: "[token]\nrefresh_at = 0.1\n".into(), ..Setup::default() };
+    let world = World::with(settings, setup).await;
+    let caller = world.caller();
+    let mut watch = caller.watch().await.unwrap();
+    let (reason, current) = told(&mut watch).await;
+    assert_eq!(reason, TokenReason::Current);
+    let (reason, rotated) = told(&mut watch).await;
+    assert_eq!(reason, TokenReason::Rotated);
+    let replaced = caller.token_for(Duration::ZERO, &rotated, None).await.unwrap().token_id;
+    assert_eq!(told(&mut watch).await, (TokenReason::ReplacedAfterRejection, replaced.clone()));
+    // Who comes now is told that one as the current.
+    let mut late = caller.watch().await.unwrap();
+    assert_eq!(told(&mut late).await, (TokenReason::Current, replaced.clone()));
+    assert!(current != rotated && rotated != replaced);
 }
 
 #[tokio::test]
