@@ -1,4 +1,5 @@
 //! Promise 1: never over the upstream's limit, here with processes that are killed, doubled, and robbed of their record.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "for tests alone: a panic is their way to fail")]
 
 mod support;
 

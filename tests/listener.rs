@@ -1,4 +1,5 @@
 //! The doors: what a peer can take, how the broker stops, and whose the socket's path is.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "for tests alone: a panic is their way to fail")]
 
 mod support;
 
@@ -191,7 +192,7 @@ async fn without_file_descriptors_it_waits_and_then_serves_again() {
     assert!(daemon.caller().token().await.is_ok());
     // It had nothing to do for seconds. A loop that spins would have used them all.
     let used = cpu_time(&daemon).saturating_sub(before);
-    assert!(used < Duration::from_millis(1000), "{used:?}");
+    assert!(used < Duration::from_secs(1), "{used:?}");
 }
 
 /// What the daemon has used of the processors so far.

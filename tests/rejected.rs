@@ -1,4 +1,5 @@
 //! Tokens that callers report as rejected by the upstream.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "for tests alone: a panic is their way to fail")]
 
 mod support;
 

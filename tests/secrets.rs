@@ -1,5 +1,6 @@
 //! Promise 4: never a secret outside. A daemon that logs all it can is led through good and bad days, and everything that
 //! it wrote or answered is searched.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "for tests alone: a panic is their way to fail")]
 
 mod support;
 
@@ -11,7 +12,7 @@ use b2binpay_simulator::{
     settings::Generation,
 };
 use nix::sys::signal::Signal;
-use support::{Answered, Caller, Daemon, Home, Setup, generous, soon, table::all_pass};
+use support::{Answered, Caller, Daemon, Home, Setup, generous, hex, soon, table::all_pass};
 
 const KEY: &str = "k3y-of-the-account-7f1c";
 const SECRET: &str = "s3cret-of-the-account-91be";
@@ -28,10 +29,6 @@ impl Search {
     fn of<'s>(secrets: impl IntoIterator<Item = &'s str>) -> Self {
         let forms = secrets.into_iter().flat_map(|secret| {
             let bytes = secret.as_bytes();
-            let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            });
             let list = bytes.iter().map(u8::to_string).collect::<Vec<_>>();
             // Base64 of something longer holds it at one of three offsets; the first and last digits depend on neighbours.
             let base64 = (0..3).map(|offset| {
@@ -41,7 +38,7 @@ impl Search {
                 digits[from..to].to_owned()
             });
             let url_safe = base64.clone().map(|digits| digits.replace('+', "-").replace('/', "_"));
-            [secret.to_owned(), hex, list.join(", "), list.join(",")]
+            [secret.to_owned(), hex(bytes), list.join(", "), list.join(",")]
                 .into_iter()
                 .chain(base64)
                 .chain(url_safe)
@@ -83,7 +80,7 @@ fn the_search_finds_what_is_there() {
         let around = format!("{}{SECRET} and more", "x".repeat(offset));
         assert_eq!(search.found_in(&base64(around.as_bytes())), [SECRET], "at {offset}");
     }
-    let hex: String = SECRET.bytes().map(|byte| format!("{byte:02X}")).collect();
+    let hex = hex(SECRET.as_bytes()).to_uppercase();
     assert_eq!(search.found_in(&format!("a {hex} b")), [SECRET]);
     assert_eq!(search.found_in(&format!("{:?}", SECRET.as_bytes())), [SECRET]);
     assert_eq!(search.found_in(&format!("{CONTROL} {SECRET}")).len(), 2);
@@ -188,7 +185,7 @@ async fn a_day(api: Api) {
     look_around(&daemon, &mut seen);
 
     // The account's owner changes the secret; the broker's is refused from now on.
-    simulator.set(|settings| settings.credentials.secret = "another".to_owned());
+    simulator.set(|settings| "another".clone_into(&mut settings.credentials.secret));
     simulator.spend_refresh_tokens();
     let refused = caller.status_where("the credentials are refused", |status| {
         status.state() == b2binpay_broker::grpc::proto::BrokerState::CredentialsRejected
@@ -256,15 +253,14 @@ fn search(daemon: &Daemon, simulator: &Simulator, seen: &Seen) {
     assert!(log.lines().count() > 20 && simulator.calls().len() > 10, "{log}");
 }
 
+type Spoil = fn(&Home);
+
 #[tokio::test]
 async fn a_bad_configuration_is_told_without_its_secrets() {
     let simulator = Simulator::start(secret_settings(Api::V3)).await.unwrap();
-    type Spoil = fn(&Home);
     let spoils: [(&str, Spoil); 6] = [
         ("a secret in the file", |home| append(home, &format!("secret = \"{SECRET}\"\n"))),
-        ("a secret that breaks the syntax", |home| {
-            append(home, &format!("[credentials]\nsecret = {SECRET}\n"))
-        }),
+        ("a secret that breaks the syntax", |home| append(home, &format!("[x]\ny = {SECRET}\n"))),
         ("a secret for a key", |home| append(home, &format!("\"{SECRET}\" = 1\n"))),
         ("a secret for a name", |home| append(home, &format!("[[caller]]\nname = \"{SECRET} x\"\n"))),
         ("white space around a secret", |home| home.write_secret("api-secret", &format!(" {SECRET} "))),

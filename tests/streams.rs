@@ -1,4 +1,5 @@
 //! What goes on after its first answer: watches of the token and of the health, and reflection.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "for tests alone: a panic is their way to fail")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Tokens, as callers get them.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "for tests alone: a panic is their way to fail")]
 
 mod support;
 

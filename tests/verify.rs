@@ -1,4 +1,5 @@
 //! Signs, as callers have them verified: what the simulator signs, and what it forges.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "for tests alone: a panic is their way to fail")]
 
 mod support;
 
@@ -13,7 +14,7 @@ use b2binpay_simulator::{
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
-use support::{Answered, Caller, Daemon, Setup, World, generous, soon};
+use support::{Answered, Caller, Daemon, Setup, World, generous, hex, soon};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -26,7 +27,7 @@ const BOTH: [(Api, Generation); 2] = [(Api::V2, Generation::V2), (Api::V3, Gener
 fn sign(key: &[u8], message: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
     mac.update(message.as_bytes());
-    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&mac.finalize().into_bytes())
 }
 
 fn v2_key(credentials: &Credentials) -> Vec<u8> {

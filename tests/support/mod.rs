@@ -4,6 +4,7 @@
     missing_docs,
     clippy::expect_used,
     clippy::missing_panics_doc,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "for tests alone: a panic is their way to fail"
 )]
@@ -14,7 +15,7 @@ pub mod rpc;
 pub mod table;
 pub mod users;
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use b2binpay_simulator::{Api, Settings, Simulator, settings::Limit};
 pub use daemon::{Daemon, Home, Setup};
@@ -74,6 +75,15 @@ impl Stopwatch {
     pub fn read(&self) -> Duration {
         self.0.elapsed()
     }
+}
+
+/// Lower-case hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Awaits something that must come.
