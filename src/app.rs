@@ -106,6 +106,12 @@ pub fn build(
     let upstream_facts =
         UpstreamFacts { base_url: config.upstream.base_url.as_str().to_owned(), api: config.upstream.api };
     let (issuer, budget) = upstream(config, credentials, clock)?;
+    if let Some(why) = CallRecordFile::passing_directory(&config.state_directory) {
+        tracing::warn!(
+            directory = %config.state_directory.display(),
+            "the record of call times does not last, {why}: the first start after that makes one call, and then one by one"
+        );
+    }
 
     let stop_keeper = CancellationToken::new();
     let setup = KeeperSetup {

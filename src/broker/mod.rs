@@ -22,7 +22,7 @@ use crate::{
     caller::{CallerName, Peer},
     clock::{BootInstant, Clock, Now},
     credentials::ApiVersion,
-    keeper::{HeldToken, Keeper, Refusal, RefusalReason, TooLong, Want},
+    keeper::{HeldToken, Refusal, RefusalReason, TokenKeeper, TooLong, Want},
     policy::{Decision, Denial, Permission, Policy},
     security::SecurityEvent,
     sign::{self, Finding, SignKeys, Subject, VerifyError},
@@ -44,7 +44,7 @@ pub struct UpstreamFacts {
 /// What a broker is made of.
 pub struct BrokerParts {
     /// Keeps the token.
-    pub keeper: Keeper,
+    pub keeper: TokenKeeper,
     /// Who may do what.
     pub policy: Policy,
     /// What signs are verified with.
@@ -72,7 +72,7 @@ pub struct TokenRequest {
 
 /// The broker.
 pub struct Broker {
-    keeper: Keeper,
+    keeper: TokenKeeper,
     policy: ArcSwap<Policy>,
     keys: ArcSwap<SignKeys>,
     budget: Arc<CallBudget>,

@@ -3,7 +3,7 @@
 //! B2BINPAY counts calls per client address, so every process on this host that talks to the same upstream shares
 //! one limit. The truth is therefore a record on disk, one per upstream: each call is written down, and the writing
 //! synced, *before* it is made. A process that is killed between the two has spent a call it did not make, never the
-//! reverse. What the record allows is worked out by replaying it through governor ([`Pace`](pace::Pace)).
+//! reverse. What the record allows is worked out by replaying it through governor (in `pace`).
 //!
 //! Where the past is not known, it is assumed:
 //!

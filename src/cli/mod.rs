@@ -3,9 +3,24 @@
 //! Results go to stdout and everything else to stderr; what a program reads is plain, what a terminal shows may be set in
 //! tables and colour. Exit codes are part of the contract: [`Exit`].
 
+mod check;
+mod demo;
+mod layout;
+mod output;
+mod remote;
 mod serve;
+mod shell;
+mod simulate;
+mod status;
+mod token;
+mod verify;
+mod watch;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -48,17 +63,28 @@ impl From<Exit> for ExitCode {
 }
 
 /// Keeps one B2BINPAY credential set, its access token fresh, and hands it to the services that policy allows.
-#[derive(Parser, Debug)]
+#[derive(Parser)]
 #[command(name = "b2binpay-broker", version, max_term_width = 100)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand)]
 enum Command {
     /// Run the daemon
     Serve(ConfigFile),
+    /// Show the whole thing on this machine, with nothing to configure and nothing real
+    Demo(demo::DemoArguments),
+    Check(check::CheckArgs),
+    Token(token::TokenArgs),
+    Watch(watch::WatchArgs),
+    Verify(verify::VerifyArgs),
+    Status(status::StatusArgs),
+    /// Run the simulator of B2BINPAY alone, for testing your own services
+    Simulate(Box<b2binpay_simulator::cli::Args>),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
 }
 
 /// Where the configuration is.
@@ -73,11 +99,20 @@ struct ConfigFile {
 pub fn run(arguments: Arguments) -> Exit {
     match arguments.command {
         Command::Serve(file) => serve::run(&file.config),
+        Command::Demo(args) => demo::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Token(args) => token::run(args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Verify(args) => verify::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Simulate(args) => simulate::run(*args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
     }
 }
 
 /// Tells a person what went wrong, on stderr.
-#[expect(clippy::print_stderr, reason = "this is where commands speak to people")]
 fn complain(message: impl std::fmt::Display) {
-    eprintln!("b2binpay-broker: {message}");
+    // Nobody can be told that nobody can be told.
+    let _ = writeln!(io::stderr(), "b2binpay-broker: {message}");
 }

@@ -47,7 +47,7 @@ pub(super) fn run(file: &Path) -> Exit {
             return Exit::Failed;
         }
     };
-    runtime.block_on(async {
+    let exit = runtime.block_on(async {
         let bound = match app::build(&config, loaded, &clock) {
             Ok(bound) => bound,
             Err(error) => {
@@ -71,7 +71,10 @@ pub(super) fn run(file: &Path) -> Exit {
                 Exit::Failed
             }
         }
-    })
+    });
+    // Not waiting for threads that the system holds up, in a name lookup or a write to a dead disk.
+    runtime.shutdown_background();
+    exit
 }
 
 /// The daemon's runtime.

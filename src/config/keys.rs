@@ -125,7 +125,7 @@ pub const KEYS: &[Key] = &[
         path: "upstream.ca_file",
         kind: FILE,
         unset: Unset::Nothing("\"upstream-ca.pem\""),
-        description: "PEM certificates of the authorities that the upstream's certificate is checked against, in place of the built-in ones. A relative name is looked up beside the configuration file.",
+        description: "PEM certificates of the authorities that the upstream's certificate is checked against, in place of the system's. A relative name is looked up beside the configuration file.",
     },
     Key {
         path: "upstream.proxy",
@@ -299,7 +299,7 @@ pub const KEYS: &[Key] = &[
         path: "limits.max_connections",
         kind: Kind::Number(within(1, 65_536, "each connection takes a file descriptor")),
         unset: Unset::Is("1024"),
-        description: "How many connections are served at once; more wait to be accepted. The default needs a limit of file descriptors (`LimitNOFILE=`) somewhat above 1024.",
+        description: "How many connections are served at once; more are closed at once. The default needs a limit of file descriptors (`LimitNOFILE=`) somewhat above 1024.",
     },
     Key {
         path: "limits.max_streams_per_connection",

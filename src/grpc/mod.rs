@@ -1,10 +1,11 @@
 //! The broker over gRPC: the only place that knows tonic and prost.
 //!
 //! A request passes, in this order: the [`listener`], which bounds what a connection may take and knows who is at its
-//! other end; [`guard`], which lets through only what policy allows that peer; tonic's routes; a service, which does
-//! nothing but parse, ask the [`Broker`](crate::broker::Broker), convert; and on the way back [`guard`] again, which gives
+//! other end; `guard`, which lets through only what policy allows that peer; tonic's routes; a service, which does
+//! nothing but parse, ask the [`Broker`], convert; and on the way back `guard` again, which gives
 //! errors that tonic made the details that ours have.
 
+pub mod client;
 mod connection;
 mod convert;
 mod deadline;

@@ -5,19 +5,23 @@
 //! refused it; theirs is a lane of its own, one try per 20 s, so that no caller can eat the budget that the schedule
 //! lives on. Whatever the cause, there is one try at a time, and every caller that waits gets its fruit.
 
+mod calls;
+mod showing;
+mod tries;
+
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    attempt::{Attempt, AttemptEnd, AttemptKind, Outcome},
-    snapshot::{Arrival, HeldToken, KeeperState, LastCall, TokenSnapshot},
-    timing::{TokenSettings, TooLong, pause},
-    waiting::{Refusal, RefusalReason, Waiter, WaiterId, Want},
+    attempt::{Attempt, AttemptEnd},
+    snapshot::{HeldToken, KeeperState, LastCall, TokenSnapshot},
+    timing::TokenSettings,
+    waiting::{Refusal, Waiter, WaiterId, Want},
 };
 use crate::{
     clock::{BootInstant, Now},
     issuer::IssueError,
     security::SecurityEvent,
-    token::{Grant, RefreshToken, TokenId},
+    token::{RefreshToken, TokenId},
 };
 
 /// Callers provoke no more than one try per span.
@@ -190,308 +194,13 @@ impl Core {
         [next_try, next_answer, lapse].into_iter().flatten().min()
     }
 
-    /// What to show before the first turn.
-    pub(super) fn snapshot(&self) -> TokenSnapshot {
-        let (state, since) = self.shown;
-        TokenSnapshot {
-            token: self.hand.clone(),
-            state,
-            since,
-            reason: self.reason(state),
-            last_lifetime: self.last_lifetime,
-            last_call: self.last_call.clone(),
-        }
-    }
-
     fn good_token(&self, now: BootInstant) -> Option<&Arc<HeldToken>> {
         self.hand.as_ref().filter(|token| token.is_good(now))
     }
-
-    // ---- calls
-
-    fn wanted(&mut self, id: WaiterId, mut want: Want, now: BootInstant) {
-        if let Some(rejected) = want.rejected {
-            if self.hand.as_ref().is_none_or(|token| token.id() != rejected)
-                || self.confirmed == Some(rejected)
-            {
-                want.rejected = None;
-            } else {
-                self.reported(rejected, &want.caller);
-            }
-        }
-        self.waiters.push(Waiter::new(id, want, self.tries_begun, now));
-    }
-
-    fn reported(&mut self, token: TokenId, caller: &str) {
-        match &self.rejection {
-            None => {
-                self.rejection = Some(Rejection { token, reporter: caller.to_owned() });
-                let caller = caller.to_owned();
-                self.actions.push(Action::Alarm(SecurityEvent::TokenReportedRejected { token, caller }));
-            }
-            Some(first) if first.reporter != caller => {
-                self.hand = None;
-                self.changed = true;
-                let caller = caller.to_owned();
-                self.actions.push(Action::Alarm(SecurityEvent::TokenWithdrawn { token, caller }));
-            }
-            Some(_) => {}
-        }
-    }
-
-    fn answer(&mut self, mut outcome: impl FnMut(&Waiter) -> Option<Result<Arc<HeldToken>, Refusal>>) {
-        let actions = &mut self.actions;
-        self.waiters.retain(|waiter| match outcome(waiter) {
-            Some(answer) => {
-                actions.push(Action::Answer(waiter.id, answer));
-                false
-            }
-            None => true,
-        });
-    }
-
-    fn answer_the_satisfied(&mut self, now: BootInstant) {
-        if self.stopping {
-            self.answer(|_| Some(Err(Refusal::for_good(RefusalReason::ShuttingDown))));
-        }
-        let (hand, lifetime) = (self.hand.clone(), self.last_lifetime);
-        self.answer(|waiter| {
-            if let Err(too_long) = TooLong::check(waiter.want.min_validity, lifetime) {
-                return Some(Err(Refusal::for_good(RefusalReason::ValidityTooLong(too_long))));
-            }
-            hand.as_ref()
-                .filter(|token| waiter.want.rejected != Some(token.id()))
-                .filter(|token| token.satisfies(waiter.want.min_validity, now))
-                .map(|token| Ok(Arc::clone(token)))
-        });
-    }
-
-    /// Answers those for whom no help can come in time.
-    fn turn_away_the_hopeless(&mut self, now: BootInstant) {
-        let next_try = if self.trying.is_some() { Some(now) } else { self.next_try(now).map(|(at, _)| at) };
-        let why = self.why_not_now(now);
-        self.answer(|waiter| {
-            let hopeless = next_try.is_none_or(|at| at >= waiter.answer_by);
-            if waiter.has_no_time_to_wait() {
-                return Some(Err(Refusal::for_good(RefusalReason::DeadlineTooShort)));
-            }
-            (hopeless || waiter.answer_by <= now).then(|| {
-                let again_in = next_try.map(|at| at.saturating_since(now));
-                Err(Refusal::new(why.clone(), again_in))
-            })
-        });
-    }
-
-    fn why_not_now(&self, now: BootInstant) -> RefusalReason {
-        let waits_for_budget =
-            self.trying.is_none() && self.not_before > now && self.obstacle == Obstacle::Budget;
-        match &self.failing {
-            _ if waits_for_budget => RefusalReason::BudgetExhausted,
-            Some(failing) => RefusalReason::Upstream(failing.error.clone()),
-            // Nothing fails, a token is in hand and no try is under way: it is the callers' lane that is closed.
-            None if self.trying.is_none() && self.good_token(now).is_some() => RefusalReason::BudgetExhausted,
-            None if self.last_lifetime.is_none() => RefusalReason::Starting,
-            None => RefusalReason::Slow,
-        }
-    }
-
-    // ---- tries
-
-    /// When the next try may begin, and for whom. `None`: not any more.
-    fn next_try(&self, now: BootInstant) -> Option<(BootInstant, Lane)> {
-        // What failed is tried again until it succeeds, whoever wanted it first.
-        let scheduled = match self.good_token(now) {
-            Some(token) if self.failing.is_none() => token.renew_at,
-            _ => now,
-        };
-        let wanted = self.rejection.is_some() || !self.waiters.is_empty();
-        let (at, lane) = match wanted.then_some(self.lane_opens) {
-            Some(opens) if opens < scheduled => (opens, Lane::Callers),
-            _ => (scheduled, Lane::Schedule),
-        };
-        (!self.stopping).then_some((at.max(self.not_before).max(now), lane))
-    }
-
-    fn begin_if_due(&mut self, now: BootInstant) {
-        if self.trying.is_some() {
-            return;
-        }
-        let Some((at, lane)) = self.next_try(now) else { return };
-        if at > now {
-            return;
-        }
-        if lane == Lane::Callers {
-            self.lane_opens = now + CALLERS_LANE;
-        }
-        let left = self.good_token(now).map(|token| token.handed_out_until().saturating_since(now));
-        let refresh = self.refresh.take().filter(|token| token.expires_at > now && self.rejection.is_none());
-        let kind = refresh.map_or(AttemptKind::Login, AttemptKind::Refresh);
-        self.trying = Some(lane);
-        self.tries_begun += 1;
-        self.actions.push(Action::Begin(Attempt { kind, patience: self.settings.patience(left) }));
-    }
-
-    fn ended(&mut self, end: AttemptEnd, now: Now) {
-        let lane = self.trying.take();
-        if self.budget_problem != end.budget_problem {
-            self.budget_problem = end.budget_problem;
-            self.changed = true;
-        }
-        let by = end.kind.word();
-        match end.outcome {
-            Outcome::NoTurn(until) => {
-                self.not_before = until;
-                self.obstacle = Obstacle::Budget;
-                if lane == Some(Lane::Callers) {
-                    self.lane_opens = until;
-                }
-                self.keep_refresh_token(end.kind);
-            }
-            Outcome::Called { result, took } => {
-                let error = result.as_ref().err().cloned();
-                self.last_call = Some(LastCall { error, at: now, took });
-                self.changed = true;
-                match result {
-                    Ok(grant) => self.granted(grant, by, now),
-                    Err(error) => self.failed(error, end.kind, now.boot),
-                }
-            }
-        }
-    }
-
-    fn keep_refresh_token(&mut self, kind: AttemptKind) {
-        if let AttemptKind::Refresh(token) = kind {
-            self.refresh = Some(token);
-        }
-    }
-
-    fn granted(&mut self, grant: Grant, by: &'static str, now: Now) {
-        let (token, lifetime, floor) =
-            (grant.access.id(), grant.lifetime, self.settings.floor(grant.lifetime));
-        let arrival = match self.rejection.take() {
-            Some(rejection) => {
-                self.confirmed = (rejection.token == token).then_some(token);
-                Arrival::ReplacedAfterRejection
-            }
-            None => Arrival::Rotated,
-        };
-        self.hand = Some(Arc::new(HeldToken {
-            issued_at: grant.asked_at,
-            expires_at: grant.expires_at(),
-            floor,
-            renew_at: self.settings.renewal(&grant, &mut self.rng),
-            issued_at_wall: now.wall_at(grant.asked_at),
-            expires_at_wall: now.wall_at(grant.expires_at()),
-            arrival,
-            access: grant.access,
-        }));
-        self.refresh = grant.refresh;
-        self.not_before = now.boot;
-        if lifetime < Duration::from_secs(10) && self.last_lifetime != Some(lifetime) {
-            self.actions.push(Action::Tell(Note::TooShortToKeep { lifetime }));
-        }
-        self.last_lifetime = Some(lifetime);
-        if let Some(Failing { since, failures, .. }) = self.failing.take() {
-            let after = now.boot.saturating_since(since);
-            self.actions.push(Action::Tell(Note::Recovered { after, failures }));
-        }
-        self.actions.push(Action::Tell(Note::Renewed { token, lifetime, by }));
-    }
-
-    fn failed(&mut self, error: IssueError, kind: AttemptKind, now: BootInstant) {
-        let by = kind.word();
-        let same = self.failing.as_ref().is_some_and(|row| row.error.word() == error.word());
-        if !same {
-            self.alarm_about(&error, &kind, now);
-        }
-        if error.spares_refresh_token() {
-            self.keep_refresh_token(kind);
-        }
-        if let IssueError::RefreshTokenRejected { detail } = error {
-            // Not a failure of the upstream: it wants the credentials, and gets them without a pause.
-            self.actions.push(Action::Tell(Note::RefreshTokenRefused { detail }));
-            self.not_before = now;
-            return;
-        }
-
-        let (failures, since) = match &self.failing {
-            Some(row) => (row.failures + 1, row.since),
-            None => (1, now),
-        };
-        let again_in = pause(&error, failures, self.good_token(now).is_some(), &mut self.rng);
-        self.not_before = now + again_in;
-        self.obstacle = Obstacle::Pause;
-        self.failing = Some(Failing { error: error.clone(), since, failures });
-        self.actions.push(Action::Tell(if same {
-            Note::StillFailing { error: error.clone(), failures, again_in }
-        } else {
-            Note::Failing { error: error.clone(), again_in, by }
-        }));
-
-        let begun = self.tries_begun;
-        self.answer(|waiter| {
-            let began_after_it = begun > waiter.tries_before;
-            let reason = RefusalReason::Upstream(error.clone());
-            began_after_it.then(|| Err(Refusal::new(reason, Some(again_in))))
-        });
-    }
-
-    fn alarm_about(&mut self, error: &IssueError, kind: &AttemptKind, now: BootInstant) {
-        let alarm = match (error, kind) {
-            (IssueError::WrongSign, _) => SecurityEvent::UpstreamSignWrong,
-            (IssueError::Throttled { .. }, _) => SecurityEvent::ForeignTraffic,
-            // A refresh token is presented once and never again after a lost answer, so that nobody but us can have spent
-            // it: unless it ended on the way.
-            (IssueError::RefreshTokenRejected { .. }, AttemptKind::Refresh(token))
-                if token.expires_at > now =>
-            {
-                SecurityEvent::RefreshTokenSuspicious
-            }
-            _ => return,
-        };
-        self.actions.push(Action::Alarm(alarm));
-    }
-
-    // ---- what is shown
-
-    fn state(&self, now: BootInstant) -> KeeperState {
-        let good = self.good_token(now).is_some();
-        match self.failing.as_ref().map(|failing| &failing.error) {
-            Some(IssueError::CredentialsRejected { .. }) => KeeperState::CredentialsRejected,
-            Some(IssueError::Forbidden { .. }) => KeeperState::UpstreamForbidden,
-            Some(_) if good => KeeperState::Degraded,
-            None if good && self.budget_problem.is_some() => KeeperState::Degraded,
-            None if good => KeeperState::Fresh,
-            _ if self.last_lifetime.is_none() => KeeperState::Starting,
-            _ => KeeperState::Expired,
-        }
-    }
-
-    fn reason(&self, state: KeeperState) -> String {
-        match (&self.failing, &self.budget_problem) {
-            _ if state == KeeperState::Fresh => String::new(),
-            (Some(failing), _) => failing.error.to_string(),
-            (None, Some(problem)) => format!("the record of call times can't be kept: {problem}"),
-            (None, None) if state == KeeperState::Starting => "the first token is being fetched".to_owned(),
-            (None, None) => "the token in hand can't be used any more; another is being fetched".to_owned(),
-        }
-    }
-
-    fn show(&mut self, now: Now) {
-        let state = self.state(now.boot);
-        if state != self.shown.0 {
-            if state == KeeperState::Expired {
-                self.actions.push(Action::Tell(Note::RanOut));
-            }
-            self.shown = (state, now);
-            self.changed = true;
-        }
-        if std::mem::take(&mut self.changed) {
-            self.actions.push(Action::Publish(self.snapshot()));
-        }
-    }
 }
 
+#[cfg(test)]
+mod chaos;
 #[cfg(test)]
 mod days;
 #[cfg(test)]

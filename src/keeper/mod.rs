@@ -2,9 +2,9 @@
 //!
 //! It gives promise 2 (no dead token is handed out) and promise 3 (nobody waits while the token in hand will do): it
 //! publishes a [`TokenSnapshot`] that everybody reads without asking it, renews the token long before it ends, and takes
-//! in only those calls that the snapshot can't satisfy ([`Keeper::obtain`]).
+//! in only those calls that the snapshot can't satisfy ([`TokenKeeper::obtain`]).
 //!
-//! What it decides is a pure function of its state, an event and the time ([`Core`](core::Core)): no clock, no socket, no
+//! What it decides is a pure function of its state, an event and the time (`Core`): no clock, no socket, no
 //! random source of its own. [`run`] is the task around it, which does only what the core says. Upstream calls run beside
 //! it, one at a time, so that it wakes when it should.
 //!
@@ -18,6 +18,6 @@ mod timing;
 mod waiting;
 
 pub use snapshot::{Arrival, HeldToken, KeeperState, LastCall, SnapshotReader, TokenSnapshot};
-pub use task::{Keeper, KeeperSetup, run};
+pub use task::{KeeperSetup, TokenKeeper, run};
 pub use timing::{TokenSettings, TooLong};
 pub use waiting::{Refusal, RefusalReason, Want};

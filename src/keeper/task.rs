@@ -40,7 +40,7 @@ pub struct KeeperSetup {
 
 /// The keeper, as everybody else sees it.
 #[derive(Clone)]
-pub struct Keeper {
+pub struct TokenKeeper {
     snapshot: SnapshotReader,
     door: mpsc::Sender<Knock>,
 }
@@ -53,7 +53,7 @@ struct Knock {
 
 type Answer = Result<Arc<HeldToken>, Refusal>;
 
-impl Keeper {
+impl TokenKeeper {
     /// What is known now. Never waits.
     pub fn snapshot(&self) -> &SnapshotReader {
         &self.snapshot
@@ -74,13 +74,13 @@ impl Keeper {
 pub fn run(
     setup: KeeperSetup,
     stop: impl Future<Output = ()> + Send,
-) -> (Keeper, mpsc::Receiver<SecurityEvent>, impl Future<Output = ()> + Send) {
+) -> (TokenKeeper, mpsc::Receiver<SecurityEvent>, impl Future<Output = ()> + Send) {
     let core = Core::new(setup.settings, setup.seed, setup.clock.now());
     let (writer, snapshot) = place(core.snapshot());
     let (door, knocks) = mpsc::channel(KNOCKING);
     let (alarms, alarmed) = mpsc::channel(ALARMS);
     let task = Task { setup, core, writer, alarms, waiting: HashMap::new(), next_id: 0 };
-    (Keeper { snapshot, door }, alarmed, task.run(knocks, stop))
+    (TokenKeeper { snapshot, door }, alarmed, task.run(knocks, stop))
 }
 
 struct Task {

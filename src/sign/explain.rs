@@ -104,7 +104,7 @@ fn sign(callback: &Callback<'_>) -> ExplainedSign {
 
 /// The text with everything escaped that a terminal would obey, hide or turn round instead of showing it; a backslash
 /// is doubled, so that no text looks like another.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

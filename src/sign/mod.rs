@@ -37,6 +37,7 @@ mod wire;
 mod tests;
 
 pub use callback::{Kind, MAX_CALLBACK};
+pub(crate) use explain::printable;
 pub use explain::{ExplainedField, ExplainedSign, Explanation, NOT_COVERED, explain};
 pub use key::{NotASign, Sign, SignKey, SignKeys};
 pub use time::{NotATime, parse_time};

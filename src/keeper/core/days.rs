@@ -10,10 +10,11 @@ use std::sync::{
 use jiff::Timestamp;
 
 use super::*;
+use crate::keeper::attempt::{AttemptKind, Outcome};
 use crate::{
     budget::{CallBudget, CallLimit, CallRecord, History, PastCall, RecordUnusable, Turn},
     clock::Clock,
-    token::{AccessToken, ServerClock},
+    token::{AccessToken, Grant, ServerClock},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::token::{AccessToken, ServerClock};
+use crate::keeper::{attempt::Outcome, snapshot::Arrival, timing::TooLong, waiting::RefusalReason};
+use crate::token::{AccessToken, Grant, ServerClock};
 
 const SETTINGS: TokenSettings = TokenSettings {
     refresh_at: 0.67,

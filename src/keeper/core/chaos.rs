@@ -1,0 +1,285 @@
+//! Whatever happens, in whatever order: the core under random events keeps what it promises.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    keeper::attempt::{AttemptKind, Outcome},
+    secret::ExposeSecret,
+    token::{AccessToken, Grant, ServerClock},
+};
+
+/// Something that happens to the core.
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    /// Time goes by; the core is woken whenever it asked for it.
+    Pass(Duration),
+    /// Time goes by while the machine is suspended: nobody is woken in between.
+    Suspend(Duration),
+    /// A call comes.
+    Call { caller: u8, min_validity: Duration, rejects: bool, deadline: Option<Duration> },
+    /// The oldest waiting call hangs up.
+    HangUp,
+    /// The try under way, if any, ends.
+    End(Ending),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Granted { lifetime: Duration },
+    Failed(usize),
+    NoTurn(Duration),
+}
+
+fn errors() -> Vec<IssueError> {
+    let detail = String::new;
+    vec![
+        IssueError::NotSent { detail: detail() },
+        IssueError::AnswerLost { detail: detail() },
+        IssueError::Throttled { retry_after: Some(Duration::from_secs(7)) },
+        IssueError::CredentialsRejected { detail: detail() },
+        IssueError::RefreshTokenRejected { detail: detail() },
+        IssueError::Forbidden { detail: detail() },
+        IssueError::Failed { status: 502, detail: detail() },
+        IssueError::Unusable { detail: detail() },
+        IssueError::WrongSign,
+    ]
+}
+
+fn happenings() -> impl Strategy<Value = Vec<Happening>> {
+    let millis = |most: u64| (0..most).prop_map(Duration::from_millis);
+    let call = (0..3_u8, millis(70_000), any::<bool>(), prop::option::of(millis(20_000)), any::<bool>())
+        .prop_map(|(caller, validity, rejects, deadline, picky)| Happening::Call {
+            caller,
+            min_validity: if picky { validity } else { Duration::ZERO },
+            rejects,
+            deadline,
+        });
+    let ending = prop_oneof![
+        4 => (5_u64..120).prop_map(|s| Ending::Granted { lifetime: Duration::from_secs(s) }),
+        3 => (0..errors().len()).prop_map(Ending::Failed),
+        1 => millis(8000).prop_map(Ending::NoTurn),
+    ];
+    let happening = prop_oneof![
+        4 => millis(20_000).prop_map(Happening::Pass),
+        1 => millis(200_000).prop_map(Happening::Suspend),
+        4 => call,
+        1 => Just(Happening::HangUp),
+        5 => ending.prop_map(Happening::End),
+    ];
+    prop::collection::vec(happening, 1..120)
+}
+
+/// The world around the core, which notes whatever should never be.
+struct World {
+    core: Core,
+    v2: bool,
+    now: Now,
+    snapshot: TokenSnapshot,
+    trying: Option<AttemptKind>,
+    waiting: BTreeMap<u64, (Want, BootInstant)>,
+    next_id: u64,
+    tokens: u32,
+    /// Refresh tokens that the upstream may have seen.
+    spent: BTreeSet<String>,
+    /// What the snapshot held before the turn.
+    wrong: Vec<String>,
+}
+
+impl World {
+    fn new(v2: bool, seed: u64) -> Self {
+        let boot = BootInstant::since_boot(Duration::from_secs(10_000));
+        let now = Now { boot, wall: Timestamp::UNIX_EPOCH };
+        let settings = TokenSettings {
+            refresh_at: 0.67,
+            min_validity: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(10),
+        };
+        let core = Core::new(settings, seed, now);
+        let snapshot = core.snapshot();
+        let mut world = Self {
+            core,
+            v2,
+            now,
+            snapshot,
+            trying: None,
+            waiting: BTreeMap::new(),
+            next_id: 0,
+            tokens: 0,
+            spent: BTreeSet::new(),
+            wrong: Vec::new(),
+        };
+        world.turn(Event::Woken);
+        world
+    }
+
+    fn check(&mut self, kept: bool, promise: &str) {
+        if !kept {
+            self.wrong.push(format!("{:?}: {promise}", self.now.boot));
+        }
+    }
+
+    fn turn(&mut self, event: Event) {
+        let failed = matches!(
+            &event,
+            Event::Ended(AttemptEnd {
+                outcome: Outcome::Called { result: Err(_), .. } | Outcome::NoTurn(_),
+                ..
+            })
+        );
+        let good_before = self.snapshot.token_for(Duration::ZERO, self.now.boot).map(|token| token.id());
+        for action in self.core.step(event, self.now) {
+            self.act(action);
+        }
+        if failed {
+            let good_now = self.snapshot.token_for(Duration::ZERO, self.now.boot).map(|token| token.id());
+            self.check(good_before == good_now, "a failure took a good token away");
+        }
+        let ready = self.snapshot.is_ready(self.now.boot);
+        let (state, ..) = self.snapshot.state(self.now);
+        let says_ready = matches!(state, KeeperState::Fresh | KeeperState::Degraded);
+        let says_not = matches!(state, KeeperState::Starting | KeeperState::Expired);
+        self.check(!says_ready || ready, "a state that promises a token without one");
+        self.check(!says_not || !ready, "a state that denies a token in hand");
+        let overdue = self.waiting.values().any(|(_, answer_by)| *answer_by <= self.now.boot);
+        self.check(!overdue, "a call was not answered in time");
+        let asleep = self.trying.is_none() && self.core.wake_at(self.now.boot).is_none();
+        self.check(!asleep, "nothing is tried and nobody will wake the core");
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Begin(attempt) => {
+                let alone = self.trying.is_none();
+                self.check(alone, "two tries at a time");
+                if let AttemptKind::Refresh(token) = &attempt.kind {
+                    let fresh = !self.spent.contains(token.secret.expose_secret());
+                    self.check(fresh, "a refresh token was presented after it may have been spent");
+                    let current = token.expires_at > self.now.boot;
+                    self.check(current, "an expired refresh token was presented");
+                }
+                let patient =
+                    attempt.patience >= Duration::from_secs(1) && attempt.patience <= Duration::from_secs(10);
+                self.check(patient, "a try of no sensible length");
+                self.trying = Some(attempt.kind);
+            }
+            Action::Answer(id, answer) => {
+                let Some((want, _)) = self.waiting.remove(&id.0) else {
+                    self.check(false, "an answer to nobody");
+                    return;
+                };
+                if let Ok(token) = answer {
+                    let satisfied = token.satisfies(want.min_validity, self.now.boot);
+                    self.check(
+                        satisfied,
+                        "a token was handed out under the validity asked for, or under the floor",
+                    );
+                    let other = want.rejected != Some(token.id()) || self.core.confirmed == want.rejected;
+                    self.check(other, "the rejected token was handed to its reporter");
+                }
+            }
+            Action::Publish(snapshot) => self.snapshot = snapshot,
+            Action::Alarm(_) | Action::Tell(_) => {}
+        }
+    }
+
+    fn happens(&mut self, happening: Happening) {
+        match happening {
+            Happening::Pass(time) => {
+                let end = self.now.boot + time;
+                while let Some(at) = self.core.wake_at(self.now.boot).filter(|at| *at <= end) {
+                    self.advance(at.saturating_since(self.now.boot));
+                    self.turn(Event::Woken);
+                    if self.core.wake_at(self.now.boot).is_some_and(|next| next <= self.now.boot) {
+                        self.check(false, "the core wants to be woken at once, again and again");
+                        break;
+                    }
+                }
+                self.advance(end.saturating_since(self.now.boot));
+            }
+            Happening::Suspend(time) => {
+                self.advance(time);
+                self.turn(Event::Woken);
+            }
+            Happening::Call { caller, min_validity, rejects, deadline } => {
+                let rejected = self.snapshot.token.as_ref().map(|token| token.id()).filter(|_| rejects);
+                let deadline = deadline.map(|deadline| self.now.boot + deadline);
+                let want = Want { caller: caller.to_string(), min_validity, rejected, deadline };
+                let answer_by = Waiter::new(WaiterId(0), want.clone(), 0, self.now.boot).answer_by;
+                self.next_id += 1;
+                self.waiting.insert(self.next_id, (want.clone(), answer_by));
+                self.turn(Event::Wanted(WaiterId(self.next_id), want));
+            }
+            Happening::HangUp => {
+                if let Some((id, _)) = self.waiting.pop_first() {
+                    self.turn(Event::Left(WaiterId(id)));
+                }
+            }
+            Happening::End(ending) => self.end_try(ending),
+        }
+    }
+
+    fn end_try(&mut self, ending: Ending) {
+        let Some(kind) = self.trying.take() else { return };
+        let outcome = match ending {
+            Ending::NoTurn(time) => Outcome::NoTurn(self.now.boot + time + Duration::from_nanos(1)),
+            Ending::Granted { lifetime } => {
+                Outcome::Called { result: Ok(self.grant(lifetime)), took: Duration::ZERO }
+            }
+            Ending::Failed(which) => {
+                Outcome::Called { result: Err(errors().swap_remove(which)), took: Duration::ZERO }
+            }
+        };
+        if let (AttemptKind::Refresh(token), Outcome::Called { result, .. }) = (&kind, &outcome)
+            && !result.as_ref().is_err_and(IssueError::spares_refresh_token)
+        {
+            self.spent.insert(token.secret.expose_secret().to_owned());
+        }
+        self.turn(Event::Ended(AttemptEnd { kind, outcome, budget_problem: None }));
+    }
+
+    fn grant(&mut self, lifetime: Duration) -> Grant {
+        self.tokens += 1;
+        let server_clock = ServerClock { boot: self.now.boot, server: self.now.wall };
+        Grant {
+            access: AccessToken::parse(format!("access-{}", self.tokens).into()).unwrap(),
+            asked_at: self.now.boot,
+            lifetime,
+            refresh: self.v2.then(|| RefreshToken {
+                secret: format!("refresh-{}", self.tokens).into(),
+                expires_at: self.now.boot + lifetime * 3,
+                server_clock,
+            }),
+        }
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now = Now { boot: self.now.boot + by, wall: self.now.wall + by };
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn promises_are_kept_whatever_happens(happenings in happenings(), v2 in any::<bool>(), seed in any::<u64>()) {
+        let mut world = World::new(v2, seed);
+        for happening in happenings {
+            let told = format!("{happening:?}");
+            world.happens(happening);
+            prop_assert!(world.wrong.is_empty(), "after {told}: {:?}", world.wrong);
+        }
+        // And in the end all is well again, by itself.
+        for _ in 0..20 {
+            world.happens(Happening::Pass(Duration::from_secs(301)));
+            world.happens(Happening::End(Ending::Granted { lifetime: Duration::from_secs(3600) }));
+            if world.snapshot.state(world.now).0 == KeeperState::Fresh {
+                return Ok(());
+            }
+        }
+        prop_assert!(false, "it never recovered: {:?}", world.snapshot.state(world.now));
+    }
+}

@@ -1,0 +1,174 @@
+//! Tries: when one may begin, and what its end means.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Action, CALLERS_LANE, Core, Failing, Lane, Note, Obstacle};
+use crate::{
+    clock::{BootInstant, Now},
+    issuer::IssueError,
+    keeper::{
+        attempt::{Attempt, AttemptEnd, AttemptKind, Outcome},
+        snapshot::{Arrival, HeldToken, LastCall},
+        timing::pause,
+        waiting::{Refusal, RefusalReason},
+    },
+    security::SecurityEvent,
+    token::Grant,
+};
+
+impl Core {
+    /// When the next try may begin, and for whom. `None`: not any more.
+    pub(super) fn next_try(&self, now: BootInstant) -> Option<(BootInstant, Lane)> {
+        // What failed is tried again until it succeeds, whoever wanted it first.
+        let scheduled = match self.good_token(now) {
+            Some(token) if self.failing.is_none() => token.renew_at,
+            _ => now,
+        };
+        let wanted = self.rejection.is_some() || !self.waiters.is_empty();
+        let (at, lane) = match wanted.then_some(self.lane_opens) {
+            Some(opens) if opens < scheduled => (opens, Lane::Callers),
+            _ => (scheduled, Lane::Schedule),
+        };
+        (!self.stopping).then_some((at.max(self.not_before).max(now), lane))
+    }
+
+    pub(super) fn begin_if_due(&mut self, now: BootInstant) {
+        if self.trying.is_some() {
+            return;
+        }
+        let Some((at, lane)) = self.next_try(now) else { return };
+        if at > now {
+            return;
+        }
+        if lane == Lane::Callers {
+            self.lane_opens = now + CALLERS_LANE;
+        }
+        let left = self.good_token(now).map(|token| token.handed_out_until().saturating_since(now));
+        let refresh = self.refresh.take().filter(|token| token.expires_at > now && self.rejection.is_none());
+        let kind = refresh.map_or(AttemptKind::Login, AttemptKind::Refresh);
+        self.trying = Some(lane);
+        self.tries_begun += 1;
+        self.actions.push(Action::Begin(Attempt { kind, patience: self.settings.patience(left) }));
+    }
+
+    pub(super) fn ended(&mut self, end: AttemptEnd, now: Now) {
+        let lane = self.trying.take();
+        if self.budget_problem != end.budget_problem {
+            self.budget_problem = end.budget_problem;
+            self.changed = true;
+        }
+        let by = end.kind.word();
+        match end.outcome {
+            Outcome::NoTurn(until) => {
+                self.not_before = until;
+                self.obstacle = Obstacle::Budget;
+                if lane == Some(Lane::Callers) {
+                    self.lane_opens = until;
+                }
+                self.keep_refresh_token(end.kind);
+            }
+            Outcome::Called { result, took } => {
+                let error = result.as_ref().err().cloned();
+                self.last_call = Some(LastCall { error, at: now, took });
+                self.changed = true;
+                match result {
+                    Ok(grant) => self.granted(grant, by, now),
+                    Err(error) => self.failed(error, end.kind, now.boot),
+                }
+            }
+        }
+    }
+
+    pub(super) fn keep_refresh_token(&mut self, kind: AttemptKind) {
+        if let AttemptKind::Refresh(token) = kind {
+            self.refresh = Some(token);
+        }
+    }
+
+    pub(super) fn granted(&mut self, grant: Grant, by: &'static str, now: Now) {
+        let (token, lifetime, floor) =
+            (grant.access.id(), grant.lifetime, self.settings.floor(grant.lifetime));
+        let arrival = match self.rejection.take() {
+            Some(rejection) => {
+                self.confirmed = (rejection.token == token).then_some(token);
+                Arrival::ReplacedAfterRejection
+            }
+            None => Arrival::Rotated,
+        };
+        self.hand = Some(Arc::new(HeldToken {
+            issued_at: grant.asked_at,
+            expires_at: grant.expires_at(),
+            floor,
+            renew_at: self.settings.renewal(&grant, &mut self.rng),
+            issued_at_wall: now.wall_at(grant.asked_at),
+            expires_at_wall: now.wall_at(grant.expires_at()),
+            arrival,
+            access: grant.access,
+        }));
+        self.refresh = grant.refresh;
+        self.not_before = now.boot;
+        if lifetime < Duration::from_secs(10) && self.last_lifetime != Some(lifetime) {
+            self.actions.push(Action::Tell(Note::TooShortToKeep { lifetime }));
+        }
+        self.last_lifetime = Some(lifetime);
+        if let Some(Failing { since, failures, .. }) = self.failing.take() {
+            let after = now.boot.saturating_since(since);
+            self.actions.push(Action::Tell(Note::Recovered { after, failures }));
+        }
+        self.actions.push(Action::Tell(Note::Renewed { token, lifetime, by }));
+    }
+
+    pub(super) fn failed(&mut self, error: IssueError, kind: AttemptKind, now: BootInstant) {
+        let by = kind.word();
+        let same = self.failing.as_ref().is_some_and(|row| row.error.word() == error.word());
+        if !same {
+            self.alarm_about(&error, &kind, now);
+        }
+        if error.spares_refresh_token() {
+            self.keep_refresh_token(kind);
+        }
+        if let IssueError::RefreshTokenRejected { detail } = error {
+            // Not a failure of the upstream: it wants the credentials, and gets them without a pause.
+            self.actions.push(Action::Tell(Note::RefreshTokenRefused { detail }));
+            self.not_before = now;
+            return;
+        }
+
+        let (failures, since) = match &self.failing {
+            Some(row) => (row.failures + 1, row.since),
+            None => (1, now),
+        };
+        let again_in = pause(&error, failures, self.good_token(now).is_some(), &mut self.rng);
+        self.not_before = now + again_in;
+        self.obstacle = Obstacle::Pause;
+        self.failing = Some(Failing { error: error.clone(), since, failures });
+        self.actions.push(Action::Tell(if same {
+            Note::StillFailing { error: error.clone(), failures, again_in }
+        } else {
+            Note::Failing { error: error.clone(), again_in, by }
+        }));
+
+        let begun = self.tries_begun;
+        self.answer(|waiter| {
+            let began_after_it = begun > waiter.tries_before;
+            let reason = RefusalReason::Upstream(error.clone());
+            began_after_it.then(|| Err(Refusal::new(reason, Some(again_in))))
+        });
+    }
+
+    pub(super) fn alarm_about(&mut self, error: &IssueError, kind: &AttemptKind, now: BootInstant) {
+        let alarm = match (error, kind) {
+            (IssueError::WrongSign, _) => SecurityEvent::UpstreamSignWrong,
+            (IssueError::Throttled { .. }, _) => SecurityEvent::ForeignTraffic,
+            // A refresh token is presented once and never again after a lost answer, so that nobody but us can have spent
+            // it: unless it ended on the way.
+            (IssueError::RefreshTokenRejected { .. }, AttemptKind::Refresh(token))
+                if token.expires_at > now =>
+            {
+                SecurityEvent::RefreshTokenSuspicious
+            }
+            _ => return,
+        };
+        self.actions.push(Action::Alarm(alarm));
+    }
+}
