@@ -1,4 +1,5 @@
 //! Tokens, as callers get them.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "for tests alone: a panic is their way to fail")]
 
 mod support;
 
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use b2binpay_broker::grpc::proto::{BrokerState, TokenReason};
 use b2binpay_simulator::{Api, Settings};
-use support::{Setup, World, generous, soon};
+use support::{Setup, World, generous, soon, table::all_pass};
 
 #[tokio::test]
 async fn a_caller_gets_a_token_that_works() {
@@ -35,23 +36,25 @@ async fn many_callers_cost_one_call_of_the_upstream() {
     assert_eq!(world.simulator.calls().to_token_endpoints().count(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watcher_is_told_each_rotation_and_none_is_dead() {
-    for api in [Api::V2, Api::V3] {
-        let settings = Settings { access_lifetime: Some(Duration::from_secs(6)), ..generous(api) };
-        let world = World::with(settings, Setup::default()).await;
-        let mut watch = world.caller().watch().await.unwrap();
-        let mut reasons = Vec::new();
-        for _ in 0..3 {
-            let told = soon("a token", watch.message()).await.unwrap().unwrap();
-            reasons.push(told.reason());
-            let token = told.token.unwrap();
-            assert!(world.simulator.is_live(&token.access_token));
-            assert_eq!(world.caller().token().await.unwrap().token_id, token.token_id);
-        }
-        assert_eq!(reasons, [TokenReason::Current, TokenReason::Rotated, TokenReason::Rotated]);
-        assert_eq!(world.simulator.calls().refreshed_twice(), []);
+    all_pass([Api::V2, Api::V3].map(|api| (format!("{api:?}"), rotate(api)))).await;
+}
+
+async fn rotate(api: Api) {
+    let settings = Settings { access_lifetime: Some(Duration::from_secs(6)), ..generous(api) };
+    let world = World::with(settings, Setup::default()).await;
+    let mut watch = world.caller().watch().await.unwrap();
+    let mut reasons = Vec::new();
+    for _ in 0..3 {
+        let told = soon("a token", watch.message()).await.unwrap().unwrap();
+        reasons.push(told.reason());
+        let token = told.token.unwrap();
+        assert!(world.simulator.is_live(&token.access_token));
+        assert_eq!(world.caller().token().await.unwrap().token_id, token.token_id);
     }
+    assert_eq!(reasons, [TokenReason::Current, TokenReason::Rotated, TokenReason::Rotated]);
+    assert_eq!(world.simulator.calls().refreshed_twice(), []);
 }
 
 #[tokio::test]

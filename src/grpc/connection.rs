@@ -1,6 +1,11 @@
 //! One connection: who is at its other end, and what it may take.
 
-use std::{io::Cursor, os::fd::AsFd, pin::pin, sync::Arc};
+use std::{
+    io::{self, Cursor},
+    os::fd::AsFd,
+    pin::pin,
+    sync::Arc,
+};
 
 use hyper::server::conn::http2;
 use hyper_util::{
@@ -34,18 +39,32 @@ pub(super) async fn connection(
         }
     };
     // Until its preface is complete, a peer is nobody yet, and gets no more than these few bytes of memory.
-    let mut preface = [0; PREFACE.len()];
     let greeted = tokio::select! {
-        greeted = tokio::time::timeout(limits.first_byte_timeout, stream.read_exact(&mut preface)) => greeted,
+        greeted = tokio::time::timeout(limits.first_byte_timeout, greets(&mut stream)) => greeted,
         () = drain.cancelled() => return,
     };
-    if !matches!(greeted, Ok(Ok(_))) || preface != *PREFACE {
+    if !matches!(greeted, Ok(Ok(true))) {
         tracing::debug!(%peer, "no HTTP/2 preface; connection closed");
         return;
     }
     if let Err(error) = serve(stream, Arc::clone(&peer), service, &limits, drain).await {
         tracing::debug!(%peer, %error, "connection ended");
     }
+}
+
+/// Whether the peer says the preface. The first byte that is not its ends the matter: who speaks another protocol, and
+/// waits for an answer before it says more, should not wait for the timeout.
+async fn greets(stream: &mut UnixStream) -> io::Result<bool> {
+    let mut said = [0; PREFACE.len()];
+    let mut length = 0;
+    while length < said.len() {
+        let read = stream.read(&mut said[length..]).await?;
+        length += read;
+        if read == 0 || said[..length] != PREFACE[..length] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn serve(

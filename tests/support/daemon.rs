@@ -16,11 +16,12 @@ use nix::{
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
+    net::UnixStream,
     process::{Child, Command},
     sync::watch,
 };
 
-use super::{Caller, soon};
+use super::{Caller, RawCaller, soon};
 
 /// What a daemon is started with.
 #[derive(Clone)]
@@ -41,6 +42,10 @@ pub struct Setup {
     pub base_url: Option<String>,
     /// Whether v3's callback secret is configured.
     pub callback_secret: bool,
+    /// The state directory, in place of one of its own.
+    pub state: Option<PathBuf>,
+    /// The least important lines of the log.
+    pub log_level: &'static str,
 }
 
 impl Default for Setup {
@@ -62,6 +67,8 @@ impl Default for Setup {
             callers: None,
             base_url: None,
             callback_secret: true,
+            state: None,
+            log_level: "debug",
         }
     }
 }
@@ -125,17 +132,19 @@ impl Home {
         } else {
             ""
         };
+        let state = setup.state.clone().unwrap_or_else(|| self.path().join("state"));
         let base_url = setup.base_url.clone().unwrap_or_else(|| simulator.base_url());
         let mut text = format!(
             "[upstream]\napi = \"{api}\"\nbase_url = \"{base_url}\"\n{upstream}\n\
              [upstream.budget]\n{budget}\n\
              [credentials]\nkey_file = \"api-key\"\nsecret_file = \"api-secret\"\n{callback_secret}\n\
-             [state]\ndirectory = \"{home}/state\"\n\
+             [state]\ndirectory = \"{state}\"\n\
              [[listen]]\nunix = \"{socket}\"\n\
-             [log]\nformat = \"json\"\nlevel = \"debug\"\n{rest}\n",
+             [log]\nformat = \"json\"\nlevel = \"{level}\"\n{rest}\n",
             upstream = setup.upstream,
             budget = setup.budget,
-            home = self.path().display(),
+            state = state.display(),
+            level = setup.log_level,
             socket = self.socket().display(),
             rest = setup.rest,
         );
@@ -170,7 +179,19 @@ impl Daemon {
 
     /// Starts one without waiting for anything.
     pub fn spawn(home: Home) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_b2binpay-broker"))
+        Self::spawn_by(home, Command::new(env!("CARGO_BIN_EXE_b2binpay-broker")))
+    }
+
+    /// Starts one that may have no more than this many files open.
+    pub fn spawn_with_few_files(home: Home, files: u32) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" \"$@\""));
+        shell.arg(env!("CARGO_BIN_EXE_b2binpay-broker"));
+        Self::spawn_by(home, shell)
+    }
+
+    fn spawn_by(home: Home, mut command: Command) -> Self {
+        let mut child = command
             .arg("serve")
             .arg("--config")
             .arg(home.config())
@@ -188,6 +209,16 @@ impl Daemon {
     /// A connection of whoever runs the tests.
     pub fn caller(&self) -> Caller {
         Caller::to(&self.home.socket())
+    }
+
+    /// The same without manners.
+    pub async fn raw_caller(&self) -> RawCaller {
+        RawCaller::over(self.peer().await).await
+    }
+
+    /// A connection on which nothing was said yet.
+    pub async fn peer(&self) -> UnixStream {
+        UnixStream::connect(self.home.socket()).await.expect("the socket is open")
     }
 
     pub fn pid(&self) -> u32 {

@@ -1,24 +1,29 @@
 //! What the integration tests stand on: a simulator, a real daemon against it, and a caller's connection.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses its part of it")]
 #![allow(
     missing_docs,
     clippy::expect_used,
     clippy::missing_panics_doc,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "for tests alone: a panic is their way to fail"
 )]
 
 pub mod daemon;
+pub mod raw;
 pub mod rpc;
+pub mod table;
+pub mod users;
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use b2binpay_simulator::{Api, Settings, Simulator, settings::Limit};
-pub use daemon::{Daemon, Setup};
-pub use rpc::Caller;
+pub use daemon::{Daemon, Home, Setup};
+pub use raw::RawCaller;
+pub use rpc::{Answered, Caller, Refused};
 
 /// How long anything may take before a test says that it never came. Long: the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A simulator that lets everybody call as often as they like, so that a test is not about the limit unless it says so.
 pub fn generous(api: Api) -> Settings {
@@ -53,6 +58,32 @@ impl World {
     pub fn caller(&self) -> Caller {
         self.daemon.caller()
     }
+}
+
+/// The time since something. For bounds that the contract gives; a busy machine needs slack on the long side.
+pub struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what a caller's clock says is what is tested; nothing suspends"
+    )]
+    pub fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    pub fn read(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Lower-case hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Awaits something that must come.

@@ -17,7 +17,7 @@ use tonic::{
 use tonic_types::StatusExt;
 use tower::service_fn;
 
-use super::soon;
+use super::{PATIENCE, soon, users::connect_as};
 
 /// A connection to the broker.
 #[derive(Clone)]
@@ -33,6 +33,18 @@ pub struct Refused {
     pub message: String,
     pub retry_after: Option<Duration>,
     pub fields: Vec<String>,
+}
+
+/// For answers, which have no `Debug` where they hold a token.
+pub trait Answered {
+    /// The error, which must be there.
+    fn refused(self) -> Refused;
+}
+
+impl<T> Answered for Result<T, Refused> {
+    fn refused(self) -> Refused {
+        self.err().expect("an error")
+    }
 }
 
 impl From<Status> for Refused {
@@ -57,9 +69,28 @@ impl Caller {
     /// A connection, made with the first call.
     pub fn to(socket: &Path) -> Self {
         let socket = socket.to_owned();
-        let connector = service_fn(move |_| {
+        Self::by(move || {
             let socket = socket.clone();
-            async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
+            async move { UnixStream::connect(socket).await }
+        })
+    }
+
+    /// The same of another user. Takes root.
+    pub fn to_as(socket: &Path, uid: u32) -> Self {
+        let socket = socket.to_owned();
+        Self::by(move || {
+            let socket = socket.clone();
+            async move { connect_as(&socket, uid).await }
+        })
+    }
+
+    fn by<F>(connect: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = io::Result<UnixStream>> + Send + 'static,
+    {
+        let connector = service_fn(move |_| {
+            let connecting = connect();
+            async move { connecting.await.map(TokioIo::new) }
         });
         let endpoint = Endpoint::from_static("http://localhost");
         Self { channel: endpoint.connect_with_connector_lazy(connector) }
@@ -125,5 +156,28 @@ impl Caller {
     /// The state in the status.
     pub async fn state(&self) -> BrokerState {
         self.status().await.expect("the status may be read").state()
+    }
+
+    /// Asks how the broker is until it is so.
+    pub async fn status_where(
+        &self,
+        what: &str,
+        holds: impl Fn(&GetStatusResponse) -> bool,
+    ) -> GetStatusResponse {
+        let mut last = self.status().await.expect("the status may be read");
+        let asking = async {
+            while !holds(&last) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                last = self.status().await.expect("the status may be read");
+            }
+        };
+        let came = tokio::time::timeout(PATIENCE, asking).await;
+        assert!(came.is_ok(), "{what}: not within {PATIENCE:?}; the last was {last:#?}");
+        last
+    }
+
+    /// Waits until it is in this state.
+    pub async fn in_state(&self, state: BrokerState) -> GetStatusResponse {
+        self.status_where(state.as_str_name(), |status| status.state() == state).await
     }
 }

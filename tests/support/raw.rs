@@ -1,0 +1,140 @@
+//! A connection without manners: it sends what a proper gRPC client would not, and leaves the deadline to the broker.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use tokio::net::UnixStream;
+use tonic::Status;
+
+use b2binpay_broker::grpc::proto::{GetAccessTokenRequest, GetAccessTokenResponse};
+
+use super::{Refused, soon};
+
+pub const GET_ACCESS_TOKEN: &str = "/b2binpay.broker.v1.TokenBrokerService/GetAccessToken";
+pub const WATCH_ACCESS_TOKEN: &str = "/b2binpay.broker.v1.TokenBrokerService/WatchAccessToken";
+pub const VERIFY_SIGN: &str = "/b2binpay.broker.v1.TokenBrokerService/VerifySign";
+pub const GET_STATUS: &str = "/b2binpay.broker.v1.BrokerAdminService/GetStatus";
+pub const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+pub const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+pub const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+pub const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+
+/// Every method that is served.
+pub const METHODS: [&str; 8] = [
+    GET_ACCESS_TOKEN,
+    WATCH_ACCESS_TOKEN,
+    VERIFY_SIGN,
+    GET_STATUS,
+    HEALTH_CHECK,
+    HEALTH_WATCH,
+    REFLECTION,
+    REFLECTION_ALPHA,
+];
+
+/// An HTTP/2 connection to the broker.
+#[derive(Clone)]
+pub struct RawCaller {
+    connection: SendRequest<Full<Bytes>>,
+}
+
+/// An answer as it came.
+pub struct RawAnswer {
+    pub http_status: StatusCode,
+    /// The message, if there is one.
+    pub message: Option<Bytes>,
+    /// The status that ended it; `None` for OK.
+    pub error: Option<Status>,
+}
+
+impl RawAnswer {
+    /// The error in our words.
+    pub fn refused(self) -> Refused {
+        self.error.unwrap_or_else(|| panic!("answered with {:?} and no error", self.http_status)).into()
+    }
+}
+
+impl RawCaller {
+    /// Speaks HTTP/2 over `stream`.
+    pub async fn over(stream: UnixStream) -> Self {
+        let (connection, driver) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("a handshake");
+        // Ends with the connection; what went wrong is seen by who sends.
+        tokio::spawn(driver);
+        Self { connection }
+    }
+
+    /// Sends these bytes as the message of a call. `Err`: there was no answer at all.
+    pub async fn send(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        message: &[u8],
+    ) -> Result<RawAnswer, hyper::Error> {
+        let mut body = BytesMut::with_capacity(message.len() + 5);
+        body.put_u8(0);
+        body.put_u32(u32::try_from(message.len()).expect("a short message"));
+        body.put_slice(message);
+        self.send_body(path, headers, body.freeze()).await
+    }
+
+    /// Sends these bytes as the whole body of a call.
+    pub async fn send_body(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<RawAnswer, hyper::Error> {
+        let mut request = Request::post(format!("http://localhost{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body)).expect("a request");
+        let mut connection = self.connection.clone();
+        let exchange = async {
+            connection.ready().await?;
+            let response = connection.send_request(request).await?;
+            let (head, body) = response.into_parts();
+            let body = body.collect().await?;
+            let trailers = body.trailers().cloned().unwrap_or_default();
+            Ok(answer(head.status, &head.headers, &trailers, &body.to_bytes()))
+        };
+        soon(&format!("an answer to {path}"), exchange).await
+    }
+
+    /// The token in hand. A deadline this short leaves no time to wait, so whoever gets a token has not waited.
+    pub async fn token_in_hand(&self) -> Result<GetAccessTokenResponse, Refused> {
+        self.token_within("1n", &GetAccessTokenRequest::default()).await
+    }
+
+    /// A token, with this `grpc-timeout`, which nobody but the broker looks at.
+    pub async fn token_within(
+        &self,
+        timeout: &str,
+        request: &GetAccessTokenRequest,
+    ) -> Result<GetAccessTokenResponse, Refused> {
+        let answer = self
+            .send(GET_ACCESS_TOKEN, &[("grpc-timeout", timeout)], &request.encode_to_vec())
+            .await
+            .expect("an answer");
+        match answer.message.clone() {
+            Some(message) if answer.error.is_none() => {
+                Ok(GetAccessTokenResponse::decode(message).expect("a token"))
+            }
+            _ => Err(answer.refused()),
+        }
+    }
+}
+
+fn answer(http_status: StatusCode, head: &HeaderMap, trailers: &HeaderMap, body: &Bytes) -> RawAnswer {
+    let status = Status::from_header_map(trailers).or_else(|| Status::from_header_map(head));
+    RawAnswer {
+        http_status,
+        message: (body.len() >= 5).then(|| body.slice(5..)),
+        error: status.filter(|status| status.code() != tonic::Code::Ok),
+    }
+}
