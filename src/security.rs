@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::token::TokenId;
+use crate::{caller::CallerName, token::TokenId};
 
 /// Something that should not happen when everybody behaves.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,15 +16,13 @@ pub enum SecurityEvent {
     TokenReportedRejected {
         /// Which token.
         token: TokenId,
-        /// The caller's name.
-        caller: String,
+        /// Who says so.
+        caller: CallerName,
     },
-    /// A second caller says so: the token is handed out no more.
+    /// A second caller said so: the token is handed out no more.
     TokenWithdrawn {
         /// Which token.
         token: TokenId,
-        /// The second caller's name.
-        caller: String,
     },
     /// The upstream throttled a call that the budget allowed: somebody else on this address or account calls it too.
     ForeignTraffic,
@@ -57,11 +55,14 @@ impl fmt::Display for SecurityEvent {
             Self::TokenReportedRejected { token, caller } => {
                 write!(
                     f,
-                    "caller {caller} says that the upstream answered 401 to token {token}; logging in anew"
+                    "caller {caller} says that the upstream answered 401 to token {token}; asking for another"
                 )
             }
-            Self::TokenWithdrawn { token, caller } => {
-                write!(f, "caller {caller} says so too: token {token} is handed out no more")
+            Self::TokenWithdrawn { token } => {
+                write!(
+                    f,
+                    "two callers say that the upstream answered 401 to token {token}: it is handed out no more"
+                )
             }
             Self::ForeignTraffic => f.write_str(
                 "the upstream throttled a call that the budget allowed: something else uses the same address \

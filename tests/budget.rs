@@ -87,7 +87,9 @@ async fn what_one_process_spent_the_next_one_knows() {
 #[tokio::test]
 async fn a_corrupt_record_means_an_empty_bucket_and_is_told() {
     let simulator = Simulator::start(Settings { api: Api::V3, ..Settings::default() }).await.unwrap();
-    let home = Daemon::start(&simulator, official()).await.kill().await;
+    let daemon = Daemon::start(&simulator, official()).await;
+    daemon.caller().token().await.unwrap();
+    let home = daemon.kill().await;
     let calls_before = simulator.calls().len();
     let record = home.record();
     let mut bytes = fs::read(&record).unwrap();

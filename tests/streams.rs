@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use b2binpay_broker::grpc::proto::{BrokerState, TokenReason, WatchAccessTokenResponse};
 use b2binpay_simulator::{Api, Endpoint, Fault, FaultKind, Settings, Simulator};
+use futures_util::stream;
 use nix::sys::signal::Signal;
 use support::{Answered, Caller, Daemon, Refused, Setup, World, generous, soon, table::all_pass};
 use tonic::{Code, Streaming};
@@ -219,7 +220,8 @@ impl Reflection {
     async fn open(caller: &Caller) -> Self {
         use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
         let (ask, asked) = tokio::sync::mpsc::channel(1);
-        let asked = tokio_stream::wrappers::ReceiverStream::new(asked);
+        let asked =
+            stream::unfold(asked, async |mut asked| asked.recv().await.map(|question| (question, asked)));
         let mut client = ServerReflectionClient::new(caller.channel.clone());
         let answers = soon("reflection", client.server_reflection_info(asked)).await.unwrap().into_inner();
         Self { ask, answers }
@@ -261,7 +263,7 @@ async fn reflection_lists_the_services_in_both_of_its_versions() {
     let list = Some(MessageRequest::ListServices(String::new()));
     let request = ServerReflectionRequest { host: String::new(), message_request: list };
     let mut client = ServerReflectionClient::new(caller.channel.clone());
-    let asked = tokio_stream::once(request);
+    let asked = stream::iter([request]);
     let mut answers = soon("reflection", client.server_reflection_info(asked)).await.unwrap().into_inner();
     let answer = soon("the list", answers.message()).await.unwrap().unwrap();
     let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
@@ -286,7 +288,7 @@ async fn reflection_answers_with_details_of_ours_what_it_can_not() {
     ] {
         let request = ServerReflectionRequest { host: String::new(), message_request };
         let mut client = ServerReflectionClient::new(world.caller().channel);
-        let asked = tokio_stream::once(request);
+        let asked = stream::iter([request]);
         let mut answers =
             soon("reflection", client.server_reflection_info(asked)).await.unwrap().into_inner();
         let refused = end_of(&mut answers).await;

@@ -59,6 +59,10 @@ pub struct BrokerParts {
     pub credentials: CredentialFacts,
 }
 
+/// How long a call without a deadline waits. With the keeper's margin before a deadline added, so that it is ten seconds
+/// for the caller.
+const PATIENCE_WITHOUT_DEADLINE: Duration = Duration::from_millis(10_050);
+
 /// A request for a token.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TokenRequest {
@@ -123,13 +127,15 @@ impl Broker {
     /// returns.
     pub fn authorize(&self, peer: &Peer, permissions: &[Permission]) -> Result<CallerName, Denial> {
         let policy = self.policy.load();
-        let mut denial = Denial::CallerUnknown { peer: peer.clone() };
+        // The first is what the method is for; the others let in by exception.
+        let mut first = None;
         for permission in permissions {
             match policy.decide(peer, *permission) {
                 Decision::Allowed(caller) => return Ok(caller),
-                Decision::Denied(why) => denial = why,
+                Decision::Denied(why) => first = first.or(Some(why)),
             }
         }
+        let denial = first.unwrap_or_else(|| Denial::CallerUnknown { peer: peer.clone() });
         if let Denial::MethodNotAllowed { caller, permission } = &denial {
             self.ledger.count(caller, *permission, Outcome::Failed);
         }
@@ -150,17 +156,35 @@ impl Broker {
         caller: &CallerName,
         request: TokenRequest,
     ) -> Result<Arc<HeldToken>, Refusal> {
-        let answer = if let Some(answer) = self.token_in_hand(&request) {
-            answer
-        } else {
-            let TokenRequest { min_validity, rejected, deadline } = request;
-            self.keeper.obtain(Want { caller: caller.to_string(), min_validity, rejected, deadline }).await
+        let answer = match self.token_in_hand(&request) {
+            Some(answer) => answer,
+            None => self.token_to_come(caller, request).await,
         };
         self.ledger.count(caller, Permission::GetAccessToken, Outcome::of(&answer));
         if let Ok(token) = &answer {
             self.ledger.given(caller, token.id(), self.clock.now().wall);
         }
         answer
+    }
+
+    /// The answer of a call that the token in hand does not satisfy.
+    async fn token_to_come(
+        &self,
+        caller: &CallerName,
+        mut request: TokenRequest,
+    ) -> Result<Arc<HeldToken>, Refusal> {
+        // The wait as a whole has one end, however often it is begun again.
+        let end = request.deadline.unwrap_or_else(|| self.clock.now().boot + PATIENCE_WITHOUT_DEADLINE);
+        request.deadline = Some(end);
+        loop {
+            let TokenRequest { min_validity, rejected, deadline } = request;
+            let want = Want { caller: caller.clone(), min_validity, rejected, deadline };
+            let token = self.keeper.obtain(want).await?;
+            // A busy or suspended machine may have let time pass since the keeper judged it.
+            if token.satisfies(min_validity, self.clock.now().boot) {
+                return Ok(token);
+            }
+        }
     }
 
     /// The answer, if it needs no waiting.
@@ -215,7 +239,7 @@ impl Broker {
         }
     }
 
-    /// Whether a token can be handed out now, until when if nothing is renewed, and a place to wait for changes.
+    /// Whether a token can be handed out now, and until when, if it is not renewed.
     pub fn readiness(&self) -> (bool, Option<BootInstant>) {
         let snapshot = self.keeper.snapshot().current();
         let ready = snapshot.is_ready(self.clock.now().boot);

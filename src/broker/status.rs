@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::{Broker, CallerCounts, UpstreamFacts};
 use crate::{
     budget::BudgetUsage,
+    clock::Now,
     keeper::{HeldToken, KeeperState, LastCall},
     security::SecurityEvent,
 };
@@ -50,8 +51,8 @@ pub struct Status {
     pub ready: bool,
     /// The token in hand, good or not.
     pub token: Option<Arc<HeldToken>>,
-    /// When its renewal is due, by the wall clock.
-    pub next_refresh: Option<Timestamp>,
+    /// The time that all of this is about, by both clocks.
+    pub now: Now,
     /// Used and left of the upstream's limit.
     pub budget: BudgetUsage,
     /// How the last call to the upstream ended.
@@ -81,7 +82,7 @@ impl Status {
             reason,
             ready: snapshot.is_ready(now.boot),
             token: snapshot.token.clone(),
-            next_refresh: snapshot.token.as_ref().map(|token| now.wall_at(token.renew_at)),
+            now,
             budget: broker.budget.usage(),
             last_call: snapshot.last_call.clone(),
             credentials: broker.credentials.clone(),

@@ -5,19 +5,17 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::Broker;
-use crate::{
-    caller::CallerName,
-    keeper::{Arrival, HeldToken},
-    token::TokenId,
-};
+use crate::{caller::CallerName, keeper::HeldToken, token::TokenId};
 
 /// Why a token is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WatchReason {
     /// It was in hand when the watch began, or came as the first after that.
     Current,
-    /// It follows one that was told before.
-    Followed(Arrival),
+    /// It follows the one that was told before, by schedule.
+    Rotated,
+    /// The one that was told before, or one since then, was rejected by the upstream.
+    ReplacedAfterRejection,
 }
 
 /// Tells the token in hand at once, and each new one when it comes. Of several that came while nobody asked, only the
@@ -26,7 +24,14 @@ pub struct TokenWatch {
     broker: Arc<Broker>,
     caller: CallerName,
     changes: watch::Receiver<u64>,
-    told: Option<TokenId>,
+    told: Option<Told>,
+}
+
+/// What was told last.
+#[derive(Clone, Copy)]
+struct Told {
+    id: TokenId,
+    replacements: u64,
 }
 
 impl TokenWatch {
@@ -50,10 +55,12 @@ impl TokenWatch {
                 let snapshot = self.broker.keeper.snapshot().current();
                 snapshot.token.as_ref().filter(|token| token.is_good(now.boot)).map(Arc::clone)
             };
-            if let Some(token) = token.filter(|token| self.told != Some(token.id())) {
-                let reason = match self.told.replace(token.id()) {
+            if let Some(token) = token.filter(|token| self.told.is_none_or(|told| told.id != token.id())) {
+                let telling = Told { id: token.id(), replacements: token.replacements };
+                let reason = match self.told.replace(telling) {
                     None => WatchReason::Current,
-                    Some(_) => WatchReason::Followed(token.arrival),
+                    Some(told) if told.replacements == token.replacements => WatchReason::Rotated,
+                    Some(_) => WatchReason::ReplacedAfterRejection,
                 };
                 self.broker.ledger.given(&self.caller, token.id(), now.wall);
                 return Some((token, reason));

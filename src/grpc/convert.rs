@@ -10,8 +10,8 @@ use super::{errors::bad_field, proto};
 use crate::{
     broker::{CallerCounts, Status, UpstreamFacts, WatchReason},
     budget::BudgetUsage,
-    clock::BootInstant,
-    keeper::{Arrival, HeldToken, KeeperState, LastCall},
+    clock::Now,
+    keeper::{HeldToken, KeeperState, LastCall},
     secret::ExposeSecret,
     sign::{CallbackFacts, Finding, Generation, Verdict},
 };
@@ -41,17 +41,13 @@ pub(super) fn span(field: &str, value: Option<ProtoDuration>) -> Result<Option<D
         .transpose()
 }
 
-pub(super) fn token(
-    held: &HeldToken,
-    upstream: &UpstreamFacts,
-    now: BootInstant,
-) -> proto::GetAccessTokenResponse {
+pub(super) fn token(held: &HeldToken, upstream: &UpstreamFacts, now: Now) -> proto::GetAccessTokenResponse {
     proto::GetAccessTokenResponse {
         access_token: held.access.secret().expose_secret().to_owned(),
         token_type: "Bearer".to_owned(),
         token_id: held.id().to_string(),
-        expires_at: Some(timestamp(held.expires_at_wall)),
-        valid_for: Some(duration(held.valid_for(now))),
+        expires_at: Some(timestamp(now.wall_at(held.expires_at))),
+        valid_for: Some(duration(held.valid_for(now.boot))),
         base_url: upstream.base_url.clone(),
         api_version: upstream.api.as_str().to_owned(),
     }
@@ -60,8 +56,8 @@ pub(super) fn token(
 pub(super) fn watch_reason(reason: WatchReason) -> proto::TokenReason {
     match reason {
         WatchReason::Current => proto::TokenReason::Current,
-        WatchReason::Followed(Arrival::Rotated) => proto::TokenReason::Rotated,
-        WatchReason::Followed(Arrival::ReplacedAfterRejection) => proto::TokenReason::ReplacedAfterRejection,
+        WatchReason::Rotated => proto::TokenReason::Rotated,
+        WatchReason::ReplacedAfterRejection => proto::TokenReason::ReplacedAfterRejection,
     }
 }
 
@@ -111,9 +107,9 @@ fn state(state: KeeperState) -> proto::BrokerState {
 pub(super) fn status(status: Status) -> proto::GetStatusResponse {
     let token = status.token.as_ref().map(|token| proto::TokenStatus {
         token_id: token.id().to_string(),
-        issued_at: Some(timestamp(token.issued_at_wall)),
-        expires_at: Some(timestamp(token.expires_at_wall)),
-        next_refresh_at: status.next_refresh.map(timestamp),
+        issued_at: Some(timestamp(status.now.wall_at(token.issued_at))),
+        expires_at: Some(timestamp(status.now.wall_at(token.expires_at))),
+        next_refresh_at: Some(timestamp(status.now.wall_at(token.renew_at))),
         lifetime: Some(duration(token.lifetime())),
         floor: Some(duration(token.floor)),
     });

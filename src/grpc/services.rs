@@ -63,7 +63,7 @@ impl TokenBrokerService for Tokens {
         let asked = token_request(&request, &self.broker)
             .inspect_err(|_| self.broker.record(&caller, Permission::GetAccessToken, Outcome::Failed))?;
         let token = self.broker.access_token(&caller, asked).await.map_err(|refusal| refused(&refusal))?;
-        let now = self.broker.now().boot;
+        let now = self.broker.now();
         Ok(Response::new(convert::token(&token, self.broker.upstream(), now)))
     }
 
@@ -77,7 +77,7 @@ impl TokenBrokerService for Tokens {
         let Admitted { caller, .. } = admitted(&request)?;
         let stream = stream::unfold(self.broker.watch(&caller), async |mut watch| {
             let (token, reason) = watch.next().await?;
-            let now = watch.broker().now().boot;
+            let now = watch.broker().now();
             let message = WatchAccessTokenResponse {
                 token: Some(convert::token(&token, watch.broker().upstream(), now)),
                 reason: convert::watch_reason(reason).into(),

@@ -9,7 +9,7 @@ mod calls;
 mod showing;
 mod tries;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
     attempt::{Attempt, AttemptEnd},
@@ -18,6 +18,7 @@ use super::{
     waiting::{Refusal, Waiter, WaiterId, Want},
 };
 use crate::{
+    caller::CallerName,
     clock::{BootInstant, Now},
     issuer::IssueError,
     security::SecurityEvent,
@@ -30,8 +31,6 @@ const CALLERS_LANE: Duration = Duration::from_secs(20);
 /// Something that happened.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// Time went by.
-    Woken,
     /// A call came that the snapshot did not satisfy.
     Wanted(WaiterId, Want),
     /// A call no longer waits.
@@ -84,15 +83,6 @@ struct Failing {
     failures: u32,
 }
 
-/// What the broker waits for before the next try.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Obstacle {
-    /// A pause after a failure.
-    Pause,
-    /// The budget.
-    Budget,
-}
-
 /// On whose account a try goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Lane {
@@ -104,7 +94,9 @@ enum Lane {
 #[derive(Clone, Debug)]
 struct Rejection {
     token: TokenId,
-    reporter: String,
+    reporter: CallerName,
+    /// Whether a second caller says so: then nobody gets it from the moment on that its replacement is asked for.
+    seconded: bool,
 }
 
 /// The keeper's state.
@@ -116,16 +108,18 @@ pub(super) struct Core {
     refresh: Option<RefreshToken>,
     last_lifetime: Option<Duration>,
     rejection: Option<Rejection>,
+    /// How many tokens were replaced because of a rejection.
+    replacements: u64,
+    /// The upstream refused the refresh token: what was begun with it goes on with a login.
+    login_owed: bool,
     /// A login because of its rejection brought the same token again: another would, too.
     confirmed: Option<TokenId>,
 
     /// For whom a try is under way.
     trying: Option<Lane>,
     tries_begun: u64,
-    /// No try before this instant …
+    /// No try before this instant: a pause after a failure, or the budget.
     not_before: BootInstant,
-    /// … because of this.
-    obstacle: Obstacle,
     /// When callers may provoke a try again.
     lane_opens: BootInstant,
 
@@ -133,7 +127,7 @@ pub(super) struct Core {
     budget_problem: Option<String>,
     last_call: Option<LastCall>,
 
-    waiters: Vec<Waiter>,
+    waiters: BTreeMap<WaiterId, Waiter>,
     stopping: bool,
 
     shown: (KeeperState, Now),
@@ -151,16 +145,17 @@ impl Core {
             refresh: None,
             last_lifetime: None,
             rejection: None,
+            replacements: 0,
+            login_owed: false,
             confirmed: None,
             trying: None,
             tries_begun: 0,
             not_before: now.boot,
-            obstacle: Obstacle::Budget,
             lane_opens: now.boot,
             failing: None,
             budget_problem: None,
             last_call: None,
-            waiters: Vec::new(),
+            waiters: BTreeMap::new(),
             stopping: false,
             shown: (KeeperState::Starting, now),
             changed: false,
@@ -168,15 +163,21 @@ impl Core {
         }
     }
 
-    /// Takes in what happened, and says what to do about it.
-    pub(super) fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
+    /// Takes in what happened. What follows from it comes with [`Self::settle`].
+    pub(super) fn take_in(&mut self, event: Event, now: Now) {
         match event {
-            Event::Woken => {}
             Event::Wanted(id, want) => self.wanted(id, want, now.boot),
-            Event::Left(id) => self.waiters.retain(|waiter| waiter.id != id),
+            Event::Left(id) => {
+                self.waiters.remove(&id);
+            }
             Event::Ended(end) => self.ended(end, now),
             Event::Stopping => self.stopping = true,
         }
+    }
+
+    /// What to do about all that was taken in. Costs as much as there are calls waiting, so that a crowd is taken in first
+    /// and settled once.
+    pub(super) fn settle(&mut self, now: Now) -> Vec<Action> {
         self.answer_the_satisfied(now.boot);
         self.begin_if_due(now.boot);
         self.turn_away_the_hopeless(now.boot);
@@ -184,10 +185,10 @@ impl Core {
         std::mem::take(&mut self.actions)
     }
 
-    /// When to call [`Self::step`] at the latest, even if nothing happens.
+    /// When to call [`Self::settle`] at the latest, even if nothing happens.
     pub(super) fn wake_at(&self, now: BootInstant) -> Option<BootInstant> {
         let next_try = if self.trying.is_some() { None } else { self.next_try(now).map(|(at, _)| at) };
-        let next_answer = self.waiters.iter().map(|waiter| waiter.answer_by).min();
+        let next_answer = self.waiters.values().map(|waiter| waiter.answer_by).min();
         let ends = self.hand.as_ref().map(|token| token.handed_out_until()).filter(|ends| *ends >= now);
         // A token is good *until* that instant, included: the change is a nanosecond later.
         let lapse = ends.map(|ends| ends + Duration::from_nanos(1));

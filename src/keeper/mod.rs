@@ -17,7 +17,7 @@ mod task;
 mod timing;
 mod waiting;
 
-pub use snapshot::{Arrival, HeldToken, KeeperState, LastCall, SnapshotReader, TokenSnapshot};
+pub use snapshot::{HeldToken, KeeperState, LastCall, SnapshotReader, TokenSnapshot};
 pub use task::{KeeperSetup, TokenKeeper, run};
 pub use timing::{TokenSettings, TooLong};
 pub use waiting::{Refusal, RefusalReason, Want};

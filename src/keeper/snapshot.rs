@@ -49,15 +49,6 @@ impl fmt::Display for KeeperState {
     }
 }
 
-/// Why a token took the place of its predecessor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Arrival {
-    /// By schedule, or as the first.
-    Rotated,
-    /// A caller reported a 401 to its predecessor.
-    ReplacedAfterRejection,
-}
-
 /// A token with all that readers need to hand it out.
 #[derive(Debug)]
 pub struct HeldToken {
@@ -71,12 +62,8 @@ pub struct HeldToken {
     pub floor: Duration,
     /// When its renewal is due.
     pub renew_at: BootInstant,
-    /// `issued_at` by the wall clock of that time, for showing.
-    pub issued_at_wall: Timestamp,
-    /// `expires_at` by the same, for showing.
-    pub expires_at_wall: Timestamp,
-    /// How it came.
-    pub arrival: Arrival,
+    /// How many tokens, up to and with this one, took the place of one that callers had rejected.
+    pub replacements: u64,
 }
 
 impl HeldToken {

@@ -1,6 +1,14 @@
 //! The task around the core: it waits, asks and tells, and decides nothing.
 
-use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -43,10 +51,14 @@ pub struct KeeperSetup {
 pub struct TokenKeeper {
     snapshot: SnapshotReader,
     door: mpsc::Sender<Knock>,
+    /// Who stopped waiting before an answer came. Never full: there are no more of them than calls.
+    hang_ups: mpsc::UnboundedSender<WaiterId>,
+    next_id: Arc<AtomicU64>,
 }
 
 /// A call that comes in.
 struct Knock {
+    id: WaiterId,
     want: Want,
     answer: oneshot::Sender<Answer>,
 }
@@ -62,11 +74,30 @@ impl TokenKeeper {
     /// A token that satisfies `want`, which the snapshot does not. Waits for one as long as it is worth it.
     pub async fn obtain(&self, want: Want) -> Answer {
         let gone = Refusal::for_good(RefusalReason::ShuttingDown);
+        let id = WaiterId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let (answer, answered) = oneshot::channel();
-        if self.door.send(Knock { want, answer }).await.is_err() {
+        if self.door.send(Knock { id, want, answer }).await.is_err() {
             return Err(gone);
         }
-        answered.await.unwrap_or(Err(gone))
+        let mut waiting = HangUp { id, to: Some(&self.hang_ups) };
+        let answer = answered.await;
+        waiting.to = None;
+        answer.unwrap_or(Err(gone))
+    }
+}
+
+/// Tells the keeper when a call is dropped while it waits: its caller hung up.
+struct HangUp<'a> {
+    id: WaiterId,
+    to: Option<&'a mpsc::UnboundedSender<WaiterId>>,
+}
+
+impl Drop for HangUp<'_> {
+    fn drop(&mut self) {
+        if let Some(to) = self.to {
+            // Without a keeper there is nobody to tell.
+            let _ = to.send(self.id);
+        }
     }
 }
 
@@ -78,9 +109,14 @@ pub fn run(
     let core = Core::new(setup.settings, setup.seed, setup.clock.now());
     let (writer, snapshot) = place(core.snapshot());
     let (door, knocks) = mpsc::channel(KNOCKING);
+    let (hang_ups, hung_up) = mpsc::unbounded_channel();
     let (alarms, alarmed) = mpsc::channel(ALARMS);
-    let task = Task { setup, core, writer, alarms, waiting: HashMap::new(), next_id: 0 };
-    (TokenKeeper { snapshot, door }, alarmed, task.run(knocks, stop))
+    let task = Task { setup, core, writer, alarms, waiting: HashMap::new() };
+    (
+        TokenKeeper { snapshot, door, hang_ups, next_id: Arc::default() },
+        alarmed,
+        task.run(knocks, hung_up, stop),
+    )
 }
 
 struct Task {
@@ -89,54 +125,60 @@ struct Task {
     writer: SnapshotWriter,
     alarms: mpsc::Sender<SecurityEvent>,
     waiting: HashMap<WaiterId, oneshot::Sender<Answer>>,
-    next_id: u64,
 }
 
 /// The try under way.
 type Trying = Pin<Box<dyn Future<Output = AttemptEnd> + Send>>;
 
 impl Task {
-    async fn run(mut self, mut knocks: mpsc::Receiver<Knock>, stop: impl Future<Output = ()> + Send) {
+    async fn run(
+        mut self,
+        mut knocks: mpsc::Receiver<Knock>,
+        mut hung_up: mpsc::UnboundedReceiver<WaiterId>,
+        stop: impl Future<Output = ()> + Send,
+    ) {
         let mut stop = std::pin::pin!(stop);
         let mut trying: Option<Trying> = None;
-        let mut event = Event::Woken;
+        let (mut crowd, mut left) = (Vec::new(), Vec::new());
         loop {
-            self.turn(event, &mut trying);
-            let now = self.setup.clock.now().boot;
-            let wake_at = self.core.wake_at(now);
-            event = tokio::select! {
+            self.settle(&mut trying);
+            let wake_at = self.core.wake_at(self.setup.clock.now().boot);
+            tokio::select! {
                 biased;
                 () = &mut stop => break,
                 end = finished(&mut trying) => {
                     trying = None;
-                    Event::Ended(end)
+                    self.take_in(Event::Ended(end));
                 }
-                Some(knock) = knocks.recv() => self.let_in(knock),
-                () = wake(&*self.setup.clock, wake_at) => Event::Woken,
-            };
+                _ = hung_up.recv_many(&mut left, KNOCKING) => {}
+                Some(knock) = knocks.recv() => crowd.push(knock),
+                () = wake(&*self.setup.clock, wake_at) => {}
+            }
+            // A crowd is taken in at once; and whoever left had knocked before.
+            while crowd.len() <= KNOCKING
+                && let Ok(knock) = knocks.try_recv()
+            {
+                crowd.push(knock);
+            }
+            for Knock { id, want, answer } in crowd.drain(..) {
+                self.waiting.insert(id, answer);
+                self.take_in(Event::Wanted(id, want));
+            }
+            for id in left.drain(..) {
+                self.waiting.remove(&id);
+                self.take_in(Event::Left(id));
+            }
         }
-        self.turn(Event::Stopping, &mut trying);
+        self.take_in(Event::Stopping);
+        self.settle(&mut trying);
     }
 
-    fn let_in(&mut self, knock: Knock) -> Event {
-        self.next_id += 1;
-        let id = WaiterId(self.next_id);
-        self.waiting.insert(id, knock.answer);
-        Event::Wanted(id, knock.want)
+    fn take_in(&mut self, event: Event) {
+        self.core.take_in(event, self.setup.clock.now());
     }
 
-    fn turn(&mut self, event: Event, trying: &mut Option<Trying>) {
-        let gone: Vec<_> =
-            self.waiting.iter().filter(|(_, answer)| answer.is_closed()).map(|(id, _)| *id).collect();
-        for id in gone {
-            self.waiting.remove(&id);
-            self.step(Event::Left(id), trying);
-        }
-        self.step(event, trying);
-    }
-
-    fn step(&mut self, event: Event, trying: &mut Option<Trying>) {
-        for action in self.core.step(event, self.setup.clock.now()) {
+    fn settle(&mut self, trying: &mut Option<Trying>) {
+        for action in self.core.settle(self.setup.clock.now()) {
             match action {
                 Action::Begin(attempt) => {
                     let setup = &self.setup;

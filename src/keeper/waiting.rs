@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{clock::BootInstant, issuer::IssueError, token::TokenId};
+use crate::{caller::CallerName, clock::BootInstant, issuer::IssueError, token::TokenId};
 
 /// How long a call without a deadline waits.
 pub(super) const PATIENCE_OF_A_CALL: Duration = Duration::from_secs(10);
@@ -10,11 +10,14 @@ pub(super) const PATIENCE_OF_A_CALL: Duration = Duration::from_secs(10);
 /// How long before its deadline a call is answered, so that the answer arrives within it.
 pub(super) const MARGIN_OF_A_CALL: Duration = Duration::from_millis(50);
 
+/// Nobody is told to try again sooner: a try may be under way, and whoever asks without a pause asks in a loop.
+const SOONEST_RETRY: Duration = Duration::from_millis(250);
+
 /// What a call needs of the token.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Want {
     /// Who calls; two callers' words weigh more than one's.
-    pub caller: String,
+    pub caller: CallerName,
     /// The validity that is needed. The floor is added by the keeper.
     pub min_validity: Duration,
     /// A token that will not do.
@@ -40,7 +43,8 @@ impl Refusal {
             reason,
             RefusalReason::Upstream(IssueError::CredentialsRejected { .. } | IssueError::Forbidden { .. })
         );
-        Self { reason, retry_after: again_in.filter(|_| !needs_a_person) }
+        let retry_after = again_in.filter(|_| !needs_a_person).map(|again_in| again_in.max(SOONEST_RETRY));
+        Self { reason, retry_after }
     }
 
     /// The same call would be refused again.
@@ -97,20 +101,18 @@ impl fmt::Display for RefusalReason {
 
 fn try_again(after: Option<Duration>) -> String {
     match after {
-        Some(after) if after.is_zero() => "; try again".to_owned(),
         Some(after) => format!("; try again in {:.1}s", after.as_secs_f64()),
         None => String::new(),
     }
 }
 
-/// Names one waiting call.
+/// Names one waiting call; later ones have greater numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(super) struct WaiterId(pub(super) u64);
 
 /// A call that waits.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    pub(super) id: WaiterId,
     pub(super) want: Want,
     /// How many tries had begun when it came: only one that began later answers it by failing.
     pub(super) tries_before: u64,
@@ -120,12 +122,12 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
-    pub(super) fn new(id: WaiterId, want: Want, tries_before: u64, now: BootInstant) -> Self {
+    pub(super) fn new(want: Want, tries_before: u64, now: BootInstant) -> Self {
         let answer_by = match want.deadline {
             Some(deadline) => deadline - MARGIN_OF_A_CALL,
             None => now + PATIENCE_OF_A_CALL,
         };
-        Self { id, want, tries_before, came_at: now, answer_by }
+        Self { want, tries_before, came_at: now, answer_by }
     }
 
     /// Whether its deadline had all but passed when it came.

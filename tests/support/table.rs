@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 /// How many daemons run at a time. Most of them wait most of the time.
-const AT_A_TIME: usize = 24;
+const AT_A_TIME: usize = 32;
 
 /// Runs every case, and fails with the names of those that did.
 pub async fn all_pass<F>(cases: impl IntoIterator<Item = (String, F)>)

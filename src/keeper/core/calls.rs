@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Action, Core, Obstacle, Rejection};
+use super::{Action, Core, Rejection};
 use crate::{
+    caller::CallerName,
     clock::BootInstant,
     keeper::{
         snapshot::HeldToken,
@@ -25,23 +26,36 @@ impl Core {
                 self.reported(rejected, &want.caller);
             }
         }
-        self.waiters.push(Waiter::new(id, want, self.tries_begun, now));
+        self.waiters.insert(id, Waiter::new(want, self.tries_begun, now));
     }
 
-    pub(super) fn reported(&mut self, token: TokenId, caller: &str) {
-        match &self.rejection {
+    fn reported(&mut self, token: TokenId, caller: &CallerName) {
+        let news = match &mut self.rejection {
             None => {
-                self.rejection = Some(Rejection { token, reporter: caller.to_owned() });
-                let caller = caller.to_owned();
-                self.actions.push(Action::Alarm(SecurityEvent::TokenReportedRejected { token, caller }));
+                self.rejection = Some(Rejection { token, reporter: caller.clone(), seconded: false });
+                true
             }
-            Some(first) if first.reporter != caller => {
-                self.hand = None;
-                self.changed = true;
-                let caller = caller.to_owned();
-                self.actions.push(Action::Alarm(SecurityEvent::TokenWithdrawn { token, caller }));
-            }
-            Some(_) => {}
+            Some(first) if first.reporter != *caller => !std::mem::replace(&mut first.seconded, true),
+            Some(_) => false,
+        };
+        if news {
+            let caller = caller.clone();
+            self.actions.push(Action::Alarm(SecurityEvent::TokenReportedRejected { token, caller }));
+        }
+        // With a try under way, the token has a successor in a moment.
+        if self.trying.is_some() {
+            self.withdraw_if_seconded();
+        }
+    }
+
+    /// Takes a token that two callers rejected out of everybody's reach. Only ever when its replacement is being asked for:
+    /// otherwise two callers could keep all the others without one.
+    pub(super) fn withdraw_if_seconded(&mut self) {
+        if let Some(Rejection { token, seconded: true, .. }) = self.rejection
+            && self.hand.take_if(|held| held.id() == token).is_some()
+        {
+            self.changed = true;
+            self.actions.push(Action::Alarm(SecurityEvent::TokenWithdrawn { token }));
         }
     }
 
@@ -50,9 +64,9 @@ impl Core {
         mut outcome: impl FnMut(&Waiter) -> Option<Result<Arc<HeldToken>, Refusal>>,
     ) {
         let actions = &mut self.actions;
-        self.waiters.retain(|waiter| match outcome(waiter) {
+        self.waiters.retain(|id, waiter| match outcome(waiter) {
             Some(answer) => {
-                actions.push(Action::Answer(waiter.id, answer));
+                actions.push(Action::Answer(*id, answer));
                 false
             }
             None => true,
@@ -92,14 +106,15 @@ impl Core {
         });
     }
 
-    pub(super) fn why_not_now(&self, now: BootInstant) -> RefusalReason {
-        let waits_for_budget =
-            self.trying.is_none() && self.not_before > now && self.obstacle == Obstacle::Budget;
+    fn why_not_now(&self, now: BootInstant) -> RefusalReason {
+        let idle = self.trying.is_none();
         match &self.failing {
-            _ if waits_for_budget => RefusalReason::BudgetExhausted,
+            // The cause, even while the next try has to wait for the budget.
             Some(failing) => RefusalReason::Upstream(failing.error.clone()),
-            // Nothing fails, a token is in hand and no try is under way: it is the callers' lane that is closed.
-            None if self.trying.is_none() && self.good_token(now).is_some() => RefusalReason::BudgetExhausted,
+            // A token is in hand: it is the callers' lane that is closed. Or there is none, and no call left to get one.
+            None if idle && (self.good_token(now).is_some() || self.not_before > now) => {
+                RefusalReason::BudgetExhausted
+            }
             None if self.last_lifetime.is_none() => RefusalReason::Starting,
             None => RefusalReason::Slow,
         }

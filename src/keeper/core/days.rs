@@ -79,10 +79,13 @@ fn live_a_day(lifetime: Duration, v2: bool, seed: u64) -> Day {
     let mut day = Day { calls: 0, refreshes: 0, least_margin: None, states: Vec::new() };
     let mut answer: Option<(BootInstant, AttemptEnd)> = None;
     let mut held: Option<Arc<HeldToken>> = None;
-    let mut event = Event::Woken;
+    let mut event = None;
     loop {
         let now = clock.now();
-        for action in core.step(event, now) {
+        if let Some(event) = event {
+            core.take_in(event, now);
+        }
+        for action in core.settle(now) {
             match action {
                 Action::Begin(attempt) => {
                     day.refreshes += u32::from(matches!(attempt.kind, AttemptKind::Refresh(_)));
@@ -128,10 +131,7 @@ fn live_a_day(lifetime: Duration, v2: bool, seed: u64) -> Day {
             return day;
         }
         clock.set(next);
-        event = match answer.take_if(|(at, _)| *at <= next) {
-            Some((_, end)) => Event::Ended(end),
-            None => Event::Woken,
-        };
+        event = answer.take_if(|(at, _)| *at <= next).map(|(_, end)| Event::Ended(end));
     }
 }
 

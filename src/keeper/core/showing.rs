@@ -21,7 +21,7 @@ impl Core {
         }
     }
 
-    pub(super) fn state(&self, now: BootInstant) -> KeeperState {
+    fn state(&self, now: BootInstant) -> KeeperState {
         let good = self.good_token(now).is_some();
         match self.failing.as_ref().map(|failing| &failing.error) {
             Some(IssueError::CredentialsRejected { .. }) => KeeperState::CredentialsRejected,
@@ -34,7 +34,7 @@ impl Core {
         }
     }
 
-    pub(super) fn reason(&self, state: KeeperState) -> String {
+    fn reason(&self, state: KeeperState) -> String {
         match (&self.failing, &self.budget_problem) {
             _ if state == KeeperState::Fresh => String::new(),
             (Some(failing), _) => failing.error.to_string(),

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::keeper::{attempt::Outcome, snapshot::Arrival, timing::TooLong, waiting::RefusalReason};
+use crate::keeper::{attempt::Outcome, timing::TooLong, waiting::RefusalReason};
 use crate::token::{AccessToken, Grant, ServerClock};
 
 const SETTINGS: TokenSettings = TokenSettings {
@@ -48,7 +48,7 @@ impl Rig {
             next_waiter: 0,
             v2: false,
         };
-        rig.happens(Event::Woken);
+        rig.turns();
         rig
     }
 
@@ -67,7 +67,12 @@ impl Rig {
     }
 
     fn happens(&mut self, event: Event) {
-        for action in self.core.step(event, self.now) {
+        self.core.take_in(event, self.now);
+        self.turns();
+    }
+
+    fn turns(&mut self) {
+        for action in self.core.settle(self.now) {
             match action {
                 Action::Begin(attempt) => {
                     assert!(self.begun.is_none(), "two tries at a time");
@@ -88,7 +93,7 @@ impl Rig {
         while let Some(at) = self.core.wake_at(self.now.boot).filter(|at| *at <= end) {
             let step = at.saturating_since(self.now.boot).max(Duration::from_nanos(1));
             self.advance(step);
-            self.happens(Event::Woken);
+            self.turns();
             if self.begun.is_some() {
                 break;
             }
@@ -106,7 +111,7 @@ impl Rig {
         while self.begun.is_none() {
             let at = self.core.wake_at(self.now.boot).expect("the core never wakes");
             self.advance(at.saturating_since(self.now.boot));
-            self.happens(Event::Woken);
+            self.turns();
         }
         self.now.boot.saturating_since(start)
     }
@@ -161,13 +166,13 @@ impl Rig {
     }
 
     fn rejects(&self, caller: &str) -> Want {
-        Want { caller: caller.into(), rejected: self.current(), ..any() }
+        Want { caller: caller.parse().unwrap(), rejected: self.current(), ..any() }
     }
 }
 
 /// Any token that may be handed out.
 fn any() -> Want {
-    Want { caller: "a".into(), min_validity: Duration::ZERO, rejected: None, deadline: None }
+    Want { caller: "a".parse().unwrap(), min_validity: Duration::ZERO, rejected: None, deadline: None }
 }
 
 fn lost() -> IssueError {
@@ -214,7 +219,7 @@ fn an_expired_refresh_token_is_not_presented() {
     let mut rig = Rig::with_v2_token(60.0);
     // A suspend of an hour.
     rig.advance(secs(3600.0));
-    rig.happens(Event::Woken);
+    rig.turns();
     assert_eq!(rig.tries, ["login", "login"]);
 }
 
@@ -438,7 +443,7 @@ fn a_call_is_answered_fifty_milliseconds_before_its_deadline() {
 fn a_call_without_a_deadline_waits_ten_seconds() {
     let mut rig = Rig::with_token(60.0);
     rig.advance(secs(61.0));
-    rig.happens(Event::Woken);
+    rig.turns();
     let waiter = rig.wants(any());
     rig.pass(9.999);
     assert_eq!(rig.answer(waiter), None);
@@ -500,6 +505,60 @@ fn stopping_answers_everybody_and_begins_nothing() {
     assert_eq!(rig.core.wake_at(rig.now.boot), None);
 }
 
+#[test]
+fn an_outage_is_named_even_while_the_budget_is_what_is_waited_for() {
+    for (error, again) in [(not_sent(), true), (wrong_credentials(), false)] {
+        let mut rig = Rig::new();
+        rig.fails(error.clone());
+        rig.pass_until_try();
+        rig.no_turn_for(6.0);
+        let waiter = rig.wants(Want { deadline: Some(rig.now.boot + secs(1.0)), ..any() });
+        let refusal = rig.answer(waiter).unwrap().as_ref().unwrap_err();
+        assert_eq!(
+            (&refusal.reason, refusal.retry_after.is_some()),
+            (&RefusalReason::Upstream(error), again)
+        );
+    }
+}
+
+#[test]
+fn a_refused_refresh_that_a_caller_provoked_goes_on_with_a_login_too() {
+    let mut rig = Rig::with_v2_token(900.0);
+    rig.advance(secs(100.0));
+    let waiter = rig.wants(Want { min_validity: secs(805.0), ..any() });
+    rig.fails(IssueError::RefreshTokenRejected { detail: "401, code 2007".into() });
+    assert_eq!(rig.tries, ["login", "refresh", "login"]);
+    let token = rig.grants(900.0);
+    assert_eq!(rig.answer(waiter), Some(&Ok(token)));
+}
+
+#[test]
+fn what_a_caller_provoked_and_failed_is_tried_again_in_the_callers_lane() {
+    let mut rig = Rig::with_token(3600.0);
+    rig.advance(secs(600.0));
+    rig.wants(Want { min_validity: secs(3200.0), ..any() });
+    rig.fails(lost());
+    assert_eq!(rig.state(), KeeperState::Degraded);
+    let start = rig.now.boot;
+    while rig.now.boot.saturating_since(start) < secs(200.0) {
+        rig.pass_until_try();
+        rig.fails(lost());
+    }
+    assert!((11..=13).contains(&rig.tries.len()), "{} tries", rig.tries.len());
+    rig.pass_until_try();
+    rig.grants(3600.0);
+    assert_eq!(rig.state(), KeeperState::Fresh);
+}
+
+#[test]
+fn a_turn_that_callers_may_not_have_is_no_obstacle_to_the_schedule() {
+    let mut rig = Rig::with_token(60.0);
+    rig.advance(secs(38.0));
+    rig.wants(Want { min_validity: secs(50.0), ..any() });
+    rig.no_turn_for(30.0);
+    assert!(rig.pass_until_try() < secs(4.0));
+}
+
 // ---- rejected tokens
 
 #[test]
@@ -513,7 +572,7 @@ fn a_reported_token_is_replaced_by_one_login_and_the_reporter_waits_for_it() {
     let again = rig.wants(rig.rejects("a"));
     let good = rig.grants(900.0);
     assert_eq!((rig.answer(reporter), rig.answer(again)), (Some(&Ok(good)), Some(&Ok(good))));
-    assert_eq!(rig.snapshot.token.as_ref().unwrap().arrival, Arrival::ReplacedAfterRejection);
+    assert_eq!(rig.snapshot.token.as_ref().unwrap().replacements, 1);
     assert_eq!(rig.tries.len(), 2);
 }
 
@@ -532,13 +591,39 @@ fn a_report_about_an_earlier_token_gets_the_current_one() {
 fn a_second_reporter_makes_the_token_unfit_for_all() {
     let mut rig = Rig::with_token(900.0);
     rig.wants(rig.rejects("a"));
-    let rejected = rig.rejects("b");
-    rig.wants(rejected);
+    rig.wants(rig.rejects("b"));
     assert_eq!((rig.current(), rig.state()), (None, KeeperState::Expired));
     assert!(matches!(
         rig.alarms.as_slice(),
-        [SecurityEvent::TokenReportedRejected { .. }, SecurityEvent::TokenWithdrawn { .. }]
+        [
+            SecurityEvent::TokenReportedRejected { .. },
+            SecurityEvent::TokenReportedRejected { .. },
+            SecurityEvent::TokenWithdrawn { .. }
+        ]
     ));
+}
+
+#[test]
+fn two_reporters_can_neither_spend_the_budget_nor_keep_the_others_without_a_token() {
+    let mut rig = Rig::with_token(900.0);
+    let start = rig.now.boot;
+    let (mut logins, mut without) = (0, Duration::ZERO);
+    while rig.now.boot.saturating_since(start) < secs(200.0) {
+        rig.wants(rig.rejects("a"));
+        rig.wants(rig.rejects("b"));
+        for half in 0..2 {
+            without += if rig.current().is_none() { secs(0.25) } else { Duration::ZERO };
+            rig.advance(secs(0.25));
+            rig.turns();
+            // The upstream takes half a second to answer.
+            if rig.begun.is_some() && half == 1 {
+                logins += 1;
+                rig.grants(900.0);
+            }
+        }
+    }
+    assert!((9..=11).contains(&logins), "{logins} logins");
+    assert!(without <= secs(11.0), "{without:?} without a token");
 }
 
 #[test]
@@ -553,7 +638,7 @@ fn reports_provoke_one_login_each_twenty_seconds_at_most() {
             rig.grants(900.0);
         }
         rig.advance(secs(0.5));
-        rig.happens(Event::Woken);
+        rig.turns();
         if rig.begun.is_some() {
             logins += 1;
             rig.grants(900.0);

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Action, CALLERS_LANE, Core, Failing, Lane, Note, Obstacle};
+use super::{Action, CALLERS_LANE, Core, Failing, Lane, Note};
 use crate::{
     clock::{BootInstant, Now},
     issuer::IssueError,
     keeper::{
         attempt::{Attempt, AttemptEnd, AttemptKind, Outcome},
-        snapshot::{Arrival, HeldToken, LastCall},
+        snapshot::{HeldToken, LastCall},
         timing::pause,
         waiting::{Refusal, RefusalReason},
     },
@@ -19,13 +19,13 @@ use crate::{
 impl Core {
     /// When the next try may begin, and for whom. `None`: not any more.
     pub(super) fn next_try(&self, now: BootInstant) -> Option<(BootInstant, Lane)> {
-        // What failed is tried again until it succeeds, whoever wanted it first.
         let scheduled = match self.good_token(now) {
-            Some(token) if self.failing.is_none() => token.renew_at,
+            Some(token) if !self.login_owed => token.renew_at,
             _ => now,
         };
-        let wanted = self.rejection.is_some() || !self.waiters.is_empty();
-        let (at, lane) = match wanted.then_some(self.lane_opens) {
+        // What failed before it was due is tried again until it succeeds, but not at the schedule's expense.
+        let wanted = self.rejection.is_some() || self.failing.is_some() || !self.waiters.is_empty();
+        let (at, lane) = match wanted.then_some(self.lane_opens.max(now)) {
             Some(opens) if opens < scheduled => (opens, Lane::Callers),
             _ => (scheduled, Lane::Schedule),
         };
@@ -46,6 +46,7 @@ impl Core {
         let left = self.good_token(now).map(|token| token.handed_out_until().saturating_since(now));
         let refresh = self.refresh.take().filter(|token| token.expires_at > now && self.rejection.is_none());
         let kind = refresh.map_or(AttemptKind::Login, AttemptKind::Refresh);
+        self.withdraw_if_seconded();
         self.trying = Some(lane);
         self.tries_begun += 1;
         self.actions.push(Action::Begin(Attempt { kind, patience: self.settings.patience(left) }));
@@ -60,16 +61,16 @@ impl Core {
         let by = end.kind.word();
         match end.outcome {
             Outcome::NoTurn(until) => {
-                self.not_before = until;
-                self.obstacle = Obstacle::Budget;
-                if lane == Some(Lane::Callers) {
-                    self.lane_opens = until;
-                }
+                // What callers may not have, the schedule still may.
+                let closed =
+                    if lane == Some(Lane::Callers) { &mut self.lane_opens } else { &mut self.not_before };
+                *closed = until;
                 self.keep_refresh_token(end.kind);
             }
             Outcome::Called { result, took } => {
                 let error = result.as_ref().err().cloned();
                 self.last_call = Some(LastCall { error, at: now, took });
+                self.login_owed = false;
                 self.changed = true;
                 match result {
                     Ok(grant) => self.granted(grant, by, now),
@@ -79,30 +80,25 @@ impl Core {
         }
     }
 
-    pub(super) fn keep_refresh_token(&mut self, kind: AttemptKind) {
+    fn keep_refresh_token(&mut self, kind: AttemptKind) {
         if let AttemptKind::Refresh(token) = kind {
             self.refresh = Some(token);
         }
     }
 
-    pub(super) fn granted(&mut self, grant: Grant, by: &'static str, now: Now) {
+    fn granted(&mut self, grant: Grant, by: &'static str, now: Now) {
         let (token, lifetime, floor) =
             (grant.access.id(), grant.lifetime, self.settings.floor(grant.lifetime));
-        let arrival = match self.rejection.take() {
-            Some(rejection) => {
-                self.confirmed = (rejection.token == token).then_some(token);
-                Arrival::ReplacedAfterRejection
-            }
-            None => Arrival::Rotated,
-        };
+        if let Some(rejection) = self.rejection.take() {
+            self.confirmed = (rejection.token == token).then_some(token);
+            self.replacements += 1;
+        }
         self.hand = Some(Arc::new(HeldToken {
             issued_at: grant.asked_at,
             expires_at: grant.expires_at(),
             floor,
             renew_at: self.settings.renewal(&grant, &mut self.rng),
-            issued_at_wall: now.wall_at(grant.asked_at),
-            expires_at_wall: now.wall_at(grant.expires_at()),
-            arrival,
+            replacements: self.replacements,
             access: grant.access,
         }));
         self.refresh = grant.refresh;
@@ -118,7 +114,7 @@ impl Core {
         self.actions.push(Action::Tell(Note::Renewed { token, lifetime, by }));
     }
 
-    pub(super) fn failed(&mut self, error: IssueError, kind: AttemptKind, now: BootInstant) {
+    fn failed(&mut self, error: IssueError, kind: AttemptKind, now: BootInstant) {
         let by = kind.word();
         let same = self.failing.as_ref().is_some_and(|row| row.error.word() == error.word());
         if !same {
@@ -131,6 +127,7 @@ impl Core {
             // Not a failure of the upstream: it wants the credentials, and gets them without a pause.
             self.actions.push(Action::Tell(Note::RefreshTokenRefused { detail }));
             self.not_before = now;
+            self.login_owed = true;
             return;
         }
 
@@ -140,7 +137,6 @@ impl Core {
         };
         let again_in = pause(&error, failures, self.good_token(now).is_some(), &mut self.rng);
         self.not_before = now + again_in;
-        self.obstacle = Obstacle::Pause;
         self.failing = Some(Failing { error: error.clone(), since, failures });
         self.actions.push(Action::Tell(if same {
             Note::StillFailing { error: error.clone(), failures, again_in }
@@ -156,7 +152,7 @@ impl Core {
         });
     }
 
-    pub(super) fn alarm_about(&mut self, error: &IssueError, kind: &AttemptKind, now: BootInstant) {
+    fn alarm_about(&mut self, error: &IssueError, kind: &AttemptKind, now: BootInstant) {
         let alarm = match (error, kind) {
             (IssueError::WrongSign, _) => SecurityEvent::UpstreamSignWrong,
             (IssueError::Throttled { .. }, _) => SecurityEvent::ForeignTraffic,
