@@ -55,6 +55,24 @@ pub enum CannotStart {
     Descriptors(#[from] BadDescriptors),
 }
 
+impl CannotStart {
+    /// Whether only another configuration helps. Everything else may pass by itself: an old process that still holds the
+    /// socket, a directory that somebody is about to make, certificates that are not installed yet. A supervisor should
+    /// try again.
+    pub const fn is_configuration(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::Budget(_) => true,
+            Self::Upstream(error) => match error {
+                SetupError::CredentialsOfAnotherApi { .. }
+                | SetupError::PlaintextThroughProxy
+                | SetupError::BadAuthorities => true,
+                SetupError::NoCryptoProvider | SetupError::Client { .. } => false,
+            },
+            Self::Listen(_) | Self::Descriptors(_) => false,
+        }
+    }
+}
+
 /// A task ended that never should.
 #[derive(Debug, thiserror::Error)]
 #[error("{task} ended, which it never should; the process ends so that its supervisor starts a whole one")]
@@ -224,5 +242,23 @@ async fn keep_house(broker: Arc<Broker>) {
     loop {
         broker.forget_expired_keys();
         tokio::time::sleep(HOUSEKEEPING).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_no_fault_of_the_configuration() {
+        let in_use = CannotListen::InUse("/run/broker.sock".into());
+        let no_authorities = SetupError::Client { detail: "no certificates".into() };
+        for passes in [CannotStart::from(in_use), no_authorities.into()] {
+            assert!(!passes.is_configuration(), "{passes}");
+        }
+        for stays in [CannotStart::from(SetupError::PlaintextThroughProxy), SetupError::BadAuthorities.into()]
+        {
+            assert!(stays.is_configuration(), "{stays}");
+        }
     }
 }
