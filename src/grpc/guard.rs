@@ -51,10 +51,13 @@ impl<S> Guard<S> {
         let Some(method) = Method::at(request.uri().path()) else {
             // A stranger is not told which methods there are.
             let message = "the broker has no such method; reflection tells which it has";
-            let known = self.broker.identify(&peer);
-            return Err(
-                known.map_or_else(|denial| denied(&denial), |_| ErrorReason::MethodUnknown.status(message))
-            );
+            return Err(match self.broker.identify(&peer) {
+                Ok(_) => ErrorReason::MethodUnknown.status(message),
+                Err(denial) => {
+                    self.broker.note_denial(&denial);
+                    denied(&denial)
+                }
+            });
         };
         let caller = self.broker.authorize(&peer, method.permissions).map_err(|denial| denied(&denial))?;
         Ok((Admitted { caller, peer }, method))
