@@ -157,7 +157,7 @@ pub fn build(
     });
 
     let drain = CancellationToken::new();
-    let health = grpc::HealthReporter::new();
+    let health = grpc::health();
     let service =
         grpc::service(Arc::clone(&broker), config.limits.max_message_bytes, health.clone(), drain.clone())?;
     let listeners = config.listen.iter().map(|Listen::Unix { path, mode }| Listener::bind(path, *mode));
@@ -165,7 +165,7 @@ pub fn build(
 
     let mut background = JoinSet::new();
     background.spawn(named("the keeper", keeping));
-    let following = grpc::follow_readiness(Arc::clone(&broker), health, Arc::clone(clock));
+    let following = grpc::follow_readiness(Arc::clone(&broker), health, Arc::clone(clock), drain.clone());
     background.spawn(named("the health reporter", following));
     background.spawn(named("the reader of alarms", note_alarms(Arc::clone(&broker), alarms)));
     background.spawn(named("the housekeeping", keep_house(Arc::clone(&broker))));
