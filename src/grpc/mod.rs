@@ -16,6 +16,7 @@ pub mod listener;
 mod methods;
 mod peer;
 pub mod proto;
+mod request_body;
 mod services;
 #[cfg(test)]
 mod test_broker;
