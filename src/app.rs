@@ -5,10 +5,7 @@
 
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,7 +16,7 @@ use crate::{
     credentials::Credentials,
     grpc::{
         self, BadDescriptors,
-        listener::{CannotListen, Listener},
+        listener::{CannotListen, Listener, Places},
     },
     issuer::TokenIssuer,
     keeper::{self, KeeperSetup, TokenSettings},
@@ -186,13 +183,13 @@ impl Bound {
     /// Serves until `stop` ends, then lets the calls under way finish, within the drain deadline.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), TaskEnded> {
         let abort = CancellationToken::new();
-        let connections = Arc::new(Semaphore::new(self.limits.max_connections));
+        let places = Places::new(self.limits.max_connections);
         let mut serving = JoinSet::new();
         for listener in self.listeners.drain(..) {
             serving.spawn(listener.serve(
                 self.service.clone(),
                 self.limits.clone(),
-                Arc::clone(&connections),
+                places.clone(),
                 self.drain.clone(),
                 abort.clone(),
             ));

@@ -44,6 +44,11 @@ impl<S> Guard<S> {
         Self { inner, broker, drain }
     }
 
+    /// Whether the policy names `peer` now. Each call is judged for itself.
+    pub(super) fn knows(&self, peer: &Peer) -> bool {
+        self.broker.identify(peer).is_ok()
+    }
+
     /// Who may call what, or the answer to who may not.
     fn admit(&self, request: &Request<Body>) -> Result<(Admitted, Method), Status> {
         let Some(peer) = request.extensions().get::<Arc<Peer>>().map(Arc::clone) else {
