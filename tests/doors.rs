@@ -3,10 +3,13 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
 use b2binpay_simulator::{Api, Fault, FaultKind, Simulator};
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use support::{
     Caller, Daemon, Home, RawCaller, Setup, Stopwatch, World, generous, soon,
     users::{connect_as, may_be_others},
@@ -14,6 +17,7 @@ use support::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
+    process::{Child, Command},
 };
 
 /// A user whom no policy of these tests names.
@@ -152,4 +156,66 @@ async fn a_method_that_there_is_not_leaves_a_trace_when_a_stranger_asks_for_it()
     let stranger = world.daemon.raw_caller().await;
     stranger.send("/no.Such/Method", &[], b"").await.unwrap();
     world.daemon.logged("call denied").await;
+}
+
+// ---- a log that nobody reads
+
+/// Has the broker write far more lines than a pipe and its own queue hold.
+async fn flood_the_log(home: &Home) {
+    for _ in 0..4000 {
+        let mut peer = UnixStream::connect(home.socket()).await.unwrap();
+        peer.write_all(b"x").await.unwrap();
+        closed(&mut peer).await;
+    }
+}
+
+fn spawn_unread(home: &Home) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_b2binpay-broker"))
+        .args(["serve", "--config"])
+        .arg(home.config())
+        .env_clear()
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_nothing_and_its_gaps_are_told() {
+    let simulator = Simulator::start(generous(Api::V3)).await.unwrap();
+    let home = Home::new(&simulator, &Setup { log_level: "trace", ..Setup::default() });
+    let mut daemon = spawn_unread(&home);
+    let mut log = daemon.stderr.take().unwrap();
+    soon("it serves", async {
+        while UnixStream::connect(home.socket()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+
+    flood_the_log(&home).await;
+    let caller = Caller::to(&home.socket());
+    let token = caller.token().await.unwrap();
+    // A new one takes the keeper, which logs what it does.
+    let next = caller.token_for(Duration::ZERO, &token.token_id, None).await.unwrap();
+    assert_ne!(next.token_id, token.token_id);
+
+    let mut read = Vec::new();
+    soon("the gap is told", async {
+        let mut more = [0; 4096];
+        while !String::from_utf8_lossy(&read).contains("log lines were lost") {
+            let length = log.read(&mut more).await.unwrap();
+            assert!(length > 0, "the log ended");
+            read.extend_from_slice(&more[..length]);
+        }
+    })
+    .await;
+
+    // Nor is its end held up.
+    flood_the_log(&home).await;
+    let since = Stopwatch::start();
+    kill(Pid::from_raw(i32::try_from(daemon.id().unwrap()).unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(soon("it ends", daemon.wait()).await.unwrap().code(), Some(0));
+    assert!(since.read() < Duration::from_secs(8), "{:?}", since.read());
 }

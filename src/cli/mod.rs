@@ -24,7 +24,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::config;
+use crate::{config, telemetry::flush_logs};
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +97,7 @@ struct ConfigFile {
 
 /// Does what the arguments say.
 pub fn run(arguments: Arguments) -> Exit {
-    match arguments.command {
+    let exit = match arguments.command {
         Command::Serve(file) => serve::run(&file.config),
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
@@ -108,7 +108,9 @@ pub fn run(arguments: Arguments) -> Exit {
         Command::Simulate(args) => simulate::run(*args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
-    }
+    };
+    flush_logs();
+    exit
 }
 
 /// Tells a person what went wrong, on stderr.
