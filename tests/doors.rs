@@ -5,6 +5,7 @@ mod support;
 
 use std::{process::Stdio, time::Duration};
 
+use b2binpay_broker::grpc::proto::GetAccessTokenRequest;
 use b2binpay_simulator::{Api, Fault, FaultKind, Simulator};
 use nix::{
     sys::signal::{Signal, kill},
@@ -126,7 +127,7 @@ async fn a_stranger_is_shown_out_whatever_it_does() {
     let world = World::with(generous(Api::V3), with_limits("first_byte_timeout = \"300ms\"")).await;
     let socket = world.daemon.home.socket();
     let caller = world.daemon.raw_caller().await;
-    caller.token_within("10S", &Default::default()).await.unwrap();
+    caller.token_within("10S", &GetAccessTokenRequest::default()).await.unwrap();
 
     // One that keeps asking until it is cut off, and one that says nothing more.
     let since = Stopwatch::start();

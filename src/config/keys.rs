@@ -299,7 +299,7 @@ pub const KEYS: &[Key] = &[
         path: "limits.max_connections",
         kind: Kind::Number(within(1, 65_536, "each connection takes a file descriptor")),
         unset: Unset::Is("1024"),
-        description: "How many connections are served at once; more are closed at once. The default needs a limit of file descriptors (`LimitNOFILE=`) somewhat above 1024.",
+        description: "How many connections of callers are served at once; more are closed at once. Processes that are no callers share a sixteenth of that, but at least 4, beside them. The default needs a limit of file descriptors (`LimitNOFILE=`) somewhat above 1024.",
     },
     Key {
         path: "limits.max_streams_per_connection",
@@ -367,7 +367,7 @@ pub const KEYS: &[Key] = &[
             "less breaks calls off, and supervisors kill what takes longer to stop",
         )),
         unset: Unset::Is("\"10s\""),
-        description: "How long calls may go on after the broker was told to stop. The default lets a call that waits for a token have its whole 10s.",
+        description: "How long calls may go on after the broker was told to stop. The last half second of it is for telling those who still wait for a token that they won't get one; so the default lets a call without a deadline wait for 9.5 of its 10s.",
     },
 ];
 

@@ -26,7 +26,7 @@ pub enum Listen {
 /// What is taken from connections. The defaults and ranges, and the reasons for them, are in [`super::KEYS`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Connections served at once. 1024 unless configured.
+    /// Connections of callers served at once. 1024 unless configured.
     pub max_connections: usize,
     /// Open calls on one connection. 128 unless configured.
     pub max_streams_per_connection: u32,
@@ -42,8 +42,8 @@ pub struct Limits {
     pub keepalive_timeout: Duration,
     /// When a connection is asked to end. Never unless configured.
     pub max_connection_age: Option<Duration>,
-    /// How long calls may go on after the broker was told to stop. 10 s unless configured: the longest that a call without
-    /// a deadline waits for a token.
+    /// How long calls may go on after the broker was told to stop. 10 s unless configured: about as long as a call
+    /// without a deadline waits for a token.
     pub drain_deadline: Duration,
 }
 
