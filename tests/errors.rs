@@ -182,7 +182,8 @@ async fn bad_request_is_what_can_not_be_decoded() {
             caller.send_body(GET_ACCESS_TOKEN, &[], bytes::Bytes::from_static(body)).await.unwrap().refused();
         assert_is_final(&refused, refused.code, "BAD_REQUEST", "");
     }
-    assert!(caller.token_in_hand().await.is_ok(), "the connection outlives it");
+    let answer = caller.token_within("10S", &GetAccessTokenRequest::default()).await;
+    assert!(answer.is_ok(), "the connection outlives it");
 }
 
 #[tokio::test]
