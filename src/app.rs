@@ -5,10 +5,7 @@
 
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,7 +16,7 @@ use crate::{
     credentials::Credentials,
     grpc::{
         self, BadDescriptors,
-        listener::{CannotListen, Listener},
+        listener::{CannotListen, Listener, Places},
     },
     issuer::TokenIssuer,
     keeper::{self, KeeperSetup, TokenSettings},
@@ -53,6 +50,24 @@ pub enum CannotStart {
     /// A mistake of the build's.
     #[error("{0}")]
     Descriptors(#[from] BadDescriptors),
+}
+
+impl CannotStart {
+    /// Whether only another configuration helps. Everything else may pass by itself: an old process that still holds the
+    /// socket, a directory that somebody is about to make, certificates that are not installed yet. A supervisor should
+    /// try again.
+    pub const fn is_configuration(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::Budget(_) => true,
+            Self::Upstream(error) => match error {
+                SetupError::CredentialsOfAnotherApi { .. }
+                | SetupError::PlaintextThroughProxy
+                | SetupError::BadAuthorities => true,
+                SetupError::NoCryptoProvider | SetupError::Client { .. } => false,
+            },
+            Self::Listen(_) | Self::Descriptors(_) => false,
+        }
+    }
 }
 
 /// A task ended that never should.
@@ -139,7 +154,7 @@ pub fn build(
     });
 
     let drain = CancellationToken::new();
-    let health = grpc::HealthReporter::new();
+    let health = grpc::health();
     let service =
         grpc::service(Arc::clone(&broker), config.limits.max_message_bytes, health.clone(), drain.clone())?;
     let listeners = config.listen.iter().map(|Listen::Unix { path, mode }| Listener::bind(path, *mode));
@@ -147,7 +162,7 @@ pub fn build(
 
     let mut background = JoinSet::new();
     background.spawn(named("the keeper", keeping));
-    let following = grpc::follow_readiness(Arc::clone(&broker), health, Arc::clone(clock));
+    let following = grpc::follow_readiness(Arc::clone(&broker), health, Arc::clone(clock), drain.clone());
     background.spawn(named("the health reporter", following));
     background.spawn(named("the reader of alarms", note_alarms(Arc::clone(&broker), alarms)));
     background.spawn(named("the housekeeping", keep_house(Arc::clone(&broker))));
@@ -168,13 +183,13 @@ impl Bound {
     /// Serves until `stop` ends, then lets the calls under way finish, within the drain deadline.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), TaskEnded> {
         let abort = CancellationToken::new();
-        let connections = Arc::new(Semaphore::new(self.limits.max_connections));
+        let places = Places::new(self.limits.max_connections);
         let mut serving = JoinSet::new();
         for listener in self.listeners.drain(..) {
             serving.spawn(listener.serve(
                 self.service.clone(),
                 self.limits.clone(),
-                Arc::clone(&connections),
+                places.clone(),
                 self.drain.clone(),
                 abort.clone(),
             ));
@@ -224,5 +239,23 @@ async fn keep_house(broker: Arc<Broker>) {
     loop {
         broker.forget_expired_keys();
         tokio::time::sleep(HOUSEKEEPING).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_no_fault_of_the_configuration() {
+        let in_use = CannotListen::InUse("/run/broker.sock".into());
+        let no_authorities = SetupError::Client { detail: "no certificates".into() };
+        for passes in [CannotStart::from(in_use), no_authorities.into()] {
+            assert!(!passes.is_configuration(), "{passes}");
+        }
+        for stays in [CannotStart::from(SetupError::PlaintextThroughProxy), SetupError::BadAuthorities.into()]
+        {
+            assert!(stays.is_configuration(), "{stays}");
+        }
     }
 }

@@ -118,7 +118,7 @@ impl Broker {
         &self.upstream
     }
 
-    /// The name under which the policy knows `peer`, whatever it may do.
+    /// The name under which the policy knows `peer`, whatever it may do. Puts nothing on record.
     pub fn identify(&self, peer: &Peer) -> Result<CallerName, Denial> {
         self.policy.load().name_of(peer)
     }
@@ -139,10 +139,15 @@ impl Broker {
         if let Denial::MethodNotAllowed { caller, permission } = &denial {
             self.ledger.count(caller, *permission, Outcome::Failed);
         }
+        self.note_denial(&denial);
+        Err(denial)
+    }
+
+    /// Puts a denial on record. Once a second at most; those between are counted.
+    pub fn note_denial(&self, denial: &Denial) {
         if let Some(unsaid) = self.denials.may_tell(self.clock.now().boot) {
             tracing::warn!(%denial, unsaid, "call denied");
         }
-        Err(denial)
     }
 
     /// Notes how a call of an authorized caller ended.

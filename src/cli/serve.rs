@@ -4,7 +4,7 @@ use std::{io, path::Path, sync::Arc};
 
 use tokio::{
     runtime::{Builder, Runtime},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 
 use super::{Exit, complain};
@@ -48,11 +48,15 @@ pub(super) fn run(file: &Path) -> Exit {
         }
     };
     let exit = runtime.block_on(async {
+        // Before anything says that it serves: who reads that may stop it at once.
+        let stop = told_to_stop();
         let bound = match app::build(&config, loaded, &clock) {
             Ok(bound) => bound,
             Err(error) => {
+                // Supervisors try again after the one and not after the other.
+                let exit = if error.is_configuration() { Exit::BadConfig } else { Exit::Failed };
                 complain(error);
-                return Exit::BadConfig;
+                return exit;
             }
         };
         for socket in bound.sockets() {
@@ -64,7 +68,7 @@ pub(super) fn run(file: &Path) -> Exit {
                 "serving"
             );
         }
-        match bound.run(told_to_stop()).await {
+        match bound.run(stop).await {
             Ok(()) => Exit::Done,
             Err(ended) => {
                 tracing::error!("{ended}");
@@ -82,18 +86,28 @@ pub(super) fn runtime() -> io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()
 }
 
-/// Ends with SIGTERM or SIGINT.
-pub(super) async fn told_to_stop() {
-    let listen =
-        |kind| signal(kind).inspect_err(|error| tracing::warn!(%error, "a signal can't be listened to"));
-    match (listen(SignalKind::terminate()), listen(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+/// Ends with SIGTERM or SIGINT. They are listened to from the call on, not from the first look at the future.
+pub(super) fn told_to_stop() -> impl Future<Output = ()> {
+    let [mut terminate, mut interrupt] = [SignalKind::terminate(), SignalKind::interrupt()].map(|kind| {
+        // A signal that can't be listened to keeps its default effect: it ends the process, without a drain.
+        let failed = |error| tracing::warn!(%error, signal = kind.as_raw_value(), "can't listen to a signal");
+        signal(kind).map_err(failed).ok()
+    });
+    async move {
+        tokio::select! {
+            () = comes(&mut terminate) => {}
+            () = comes(&mut interrupt) => {}
         }
-        // Then a signal has its default effect, which ends the process as well.
-        _ => std::future::pending().await,
+    }
+}
+
+/// Never ends for a signal that can't be listened to.
+async fn comes(signal: &mut Option<Signal>) {
+    let came = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if came.is_none() {
+        std::future::pending().await
     }
 }

@@ -1,10 +1,10 @@
-//! One connection: who is at its other end, and what it may take.
+//! One connection: what it may take, and when it ends.
 
 use std::{
     io::{self, Cursor},
-    os::fd::AsFd,
     pin::pin,
     sync::Arc,
+    time::Duration,
 };
 
 use hyper::server::conn::http2;
@@ -17,27 +17,44 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::util::MapRequest;
 
-use super::{Service, peer::unix_peer};
+use super::Service;
 use crate::{caller::Peer, config::Limits};
 
 /// What every HTTP/2 client says first: <https://www.rfc-editor.org/rfc/rfc9113#section-3.4>.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// How long a connection may last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stay {
+    /// Since its preface. When it is over, a GOAWAY is sent.
+    age: Option<Duration>,
+    /// For the calls under way then. Who is not gone after that is cut off.
+    grace: Duration,
+}
+
+impl Stay {
+    /// Of a peer that the policy knows.
+    pub(super) const fn of_caller(limits: &Limits) -> Self {
+        Self { age: limits.max_connection_age, grace: limits.drain_deadline }
+    }
+
+    /// Of any other. All that it can be told is that nobody knows it, and that needs no time: with the preface it is gone
+    /// after three times `first_byte_timeout`, whatever it does.
+    pub(super) const fn of_stranger(limits: &Limits) -> Self {
+        Self { age: Some(limits.first_byte_timeout), grace: limits.first_byte_timeout }
+    }
+}
+
 /// Serves one connection until its peer, its age or `drain` ends it; each but the first with a GOAWAY, and time for the
 /// calls under way.
 pub(super) async fn connection(
     mut stream: UnixStream,
+    peer: Arc<Peer>,
+    stay: Stay,
     service: Service,
     limits: Limits,
     drain: CancellationToken,
 ) {
-    let peer = match unix_peer(stream.as_fd()) {
-        Ok(peer) => Arc::new(peer),
-        Err(error) => {
-            tracing::warn!(%error, "the kernel does not tell who connected; connection closed");
-            return;
-        }
-    };
     // Until its preface is complete, a peer is nobody yet, and gets no more than these few bytes of memory.
     let greeted = tokio::select! {
         greeted = tokio::time::timeout(limits.first_byte_timeout, greets(&mut stream)) => greeted,
@@ -47,7 +64,7 @@ pub(super) async fn connection(
         tracing::debug!(%peer, "no HTTP/2 preface; connection closed");
         return;
     }
-    if let Err(error) = serve(stream, Arc::clone(&peer), service, &limits, drain).await {
+    if let Err(error) = serve(stream, Arc::clone(&peer), stay, service, &limits, drain).await {
         tracing::debug!(%peer, %error, "connection ended");
     }
 }
@@ -70,6 +87,7 @@ async fn greets(stream: &mut UnixStream) -> io::Result<bool> {
 async fn serve(
     stream: UnixStream,
     peer: Arc<Peer>,
+    stay: Stay,
     service: Service,
     limits: &Limits,
     drain: CancellationToken,
@@ -91,7 +109,7 @@ async fn serve(
     let mut served = pin!(builder.serve_connection(io, TowerToHyperService::new(service)));
 
     let aged = async {
-        match limits.max_connection_age {
+        match stay.age {
             Some(age) => tokio::time::sleep(age).await,
             None => std::future::pending().await,
         }
@@ -104,6 +122,5 @@ async fn serve(
         }
         () = aged => served.as_mut().graceful_shutdown(),
     }
-    // An aged connection has as long to finish as a stopping broker gives; who holds a stream open is cut off then.
-    tokio::time::timeout(limits.drain_deadline, served).await.unwrap_or(Ok(()))
+    tokio::time::timeout(stay.grace, served).await.unwrap_or(Ok(()))
 }

@@ -108,6 +108,12 @@ impl ErrorReason {
         Status::with_error_details(self.code(), message, details)
     }
 
+    /// A status of this reason with a code that is not its own.
+    fn status_as(self, code: Code, message: &str) -> Status {
+        let details = ErrorDetails::with_error_info(self.as_str(), ERROR_DOMAIN, HashMap::new());
+        Status::with_error_details(code, message, details)
+    }
+
     /// The same, with when to try again.
     pub(super) fn status_until(self, message: impl Into<String>, retry_after: Option<Duration>) -> Status {
         let mut details = ErrorDetails::new();
@@ -171,26 +177,43 @@ pub(super) fn bad_field(field: &str, description: impl Into<String>) -> Status {
     ErrorReason::BadRequest.status_with(message, ErrorDetails::with_bad_request_violation(field, description))
 }
 
-/// Gives an error that tonic or one of its services made the code and details that ours have. `None`: it has some.
+/// How tonic begins to tell that a request is not what it should be. It has one code, INTERNAL, for that and for faults
+/// of the server.
+const UNDECODABLE: [&str; 5] = [
+    "failed to decode Protobuf message",
+    "protocol error: received message with",
+    "Error decompressing",
+    "Unexpected EOF decoding stream",
+    "Missing request message",
+];
+
+/// Says in an error's metadata which encodings of messages are taken, where one was used that isn't.
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+
+/// Gives an error that tonic or one of its services made the code and details that ours have. What it carries besides,
+/// it keeps. `None`: it has details.
 pub(super) fn completed(status: &Status) -> Option<Status> {
     if !status.details().is_empty() {
         return None;
     }
     let said = status.message();
-    Some(match status.code() {
+    let mut completed = match status.code() {
+        // gRPC itself gives these two a code that is not our reason's: the one for messages that are compressed in a way
+        // that the server doesn't know, the other for the health of a service that nobody knows. Clients go by it.
+        code @ Code::Unimplemented if status.metadata().contains_key(ACCEPT_ENCODING) => {
+            ErrorReason::BadRequest.status_as(code, said)
+        }
+        code @ Code::NotFound => ErrorReason::BadRequest.status_as(code, said),
         Code::Unimplemented if said.is_empty() => ErrorReason::MethodUnknown
             .status("there is no such method; `grpc.reflection` tells which there are"),
         Code::Unimplemented => ErrorReason::MethodUnknown.status(said),
         Code::OutOfRange => ErrorReason::MessageTooLarge.status(format!("the request is too large: {said}")),
-        // What tonic calls an internal error here is a request that it could not decode.
-        Code::Internal => ErrorReason::BadRequest.status(format!("the request can't be decoded: {said}")),
-        // The health protocol wants this code for a service that nobody knows.
-        code @ Code::NotFound => {
-            let details =
-                ErrorDetails::with_error_info(ErrorReason::BadRequest.as_str(), ERROR_DOMAIN, HashMap::new());
-            Status::with_error_details(code, said, details)
+        Code::Internal if UNDECODABLE.iter().any(|beginning| said.starts_with(beginning)) => {
+            ErrorReason::BadRequest.status(format!("the request can't be decoded: {said}"))
         }
         Code::InvalidArgument => ErrorReason::BadRequest.status(said),
         _ => ErrorReason::Internal.status(said),
-    })
+    };
+    *completed.metadata_mut() = status.metadata().clone();
+    Some(completed)
 }

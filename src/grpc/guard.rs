@@ -17,6 +17,7 @@ use tower::Service;
 use super::{
     errors::{ErrorReason, completed, denied},
     methods::{Method, Shape},
+    request_body::{MESSAGE_TIMEOUT, RequestBody},
 };
 use crate::{
     broker::{Broker, Outcome},
@@ -43,6 +44,11 @@ impl<S> Guard<S> {
         Self { inner, broker, drain }
     }
 
+    /// Whether the policy names `peer` now. Each call is judged for itself.
+    pub(super) fn knows(&self, peer: &Peer) -> bool {
+        self.broker.identify(peer).is_ok()
+    }
+
     /// Who may call what, or the answer to who may not.
     fn admit(&self, request: &Request<Body>) -> Result<(Admitted, Method), Status> {
         let Some(peer) = request.extensions().get::<Arc<Peer>>().map(Arc::clone) else {
@@ -51,10 +57,13 @@ impl<S> Guard<S> {
         let Some(method) = Method::at(request.uri().path()) else {
             // A stranger is not told which methods there are.
             let message = "the broker has no such method; reflection tells which it has";
-            let known = self.broker.identify(&peer);
-            return Err(
-                known.map_or_else(|denial| denied(&denial), |_| ErrorReason::MethodUnknown.status(message))
-            );
+            return Err(match self.broker.identify(&peer) {
+                Ok(_) => ErrorReason::MethodUnknown.status(message),
+                Err(denial) => {
+                    self.broker.note_denial(&denial);
+                    denied(&denial)
+                }
+            });
         };
         let caller = self.broker.authorize(&peer, method.permissions).map_err(|denial| denied(&denial))?;
         Ok((Admitted { caller, peer }, method))
@@ -81,6 +90,9 @@ where
         };
         let counted = method.counted_by_guard.then(|| (Arc::clone(&self.broker), admitted.caller.clone()));
         request.extensions_mut().insert(admitted);
+        if method.one_message {
+            request = request.map(|body| Body::new(RequestBody::new(body, MESSAGE_TIMEOUT)));
+        }
         let answer = self.inner.call(request);
         let drain = (method.shape == Shape::Watched).then(|| self.drain.clone());
         Box::pin(async move {
@@ -162,5 +174,105 @@ impl http_body::Body for WatchedBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
+    use http_body_util::BodyExt;
+    use prost::Message;
+    use tonic::service::Routes;
+
+    use super::*;
+    use crate::grpc::{
+        health,
+        proto::GetAccessTokenRequest,
+        reason_of, service,
+        test_broker::{KNOWN, broker, peer},
+    };
+
+    const GET_ACCESS_TOKEN: &str = "/b2binpay.broker.v1.TokenBrokerService/GetAccessToken";
+    const GET_STATUS: &str = "/b2binpay.broker.v1.BrokerAdminService/GetStatus";
+    const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+    const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+
+    fn guarded() -> Guard<Routes> {
+        service(broker(), 4096, health(), CancellationToken::new()).unwrap()
+    }
+
+    /// A gRPC message: a flag, a length, the bytes.
+    fn framed(flag: u8, bytes: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(bytes.len()).unwrap().to_be_bytes();
+        [&[flag], length.as_slice(), bytes].concat()
+    }
+
+    /// The error that this request is answered with.
+    async fn refused(
+        uid: u32,
+        path: &str,
+        headers: &[(&'static str, &'static str)],
+        body: Vec<u8>,
+    ) -> Status {
+        let body =
+            Body::new(http_body_util::Full::new(bytes::Bytes::from(body)).map_err(|never| match never {}));
+        let mut request = Request::post(path).header(CONTENT_TYPE, "application/grpc");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(body).unwrap();
+        request.extensions_mut().insert(peer(uid));
+        let response = guarded().call(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let head = response.headers().clone();
+        let trailers = response.into_body().collect().await.unwrap().trailers().cloned();
+        let all: HeaderMap =
+            head.into_iter().chain(trailers.unwrap_or_default()).filter_map(|(k, v)| Some((k?, v))).collect();
+        failure_in(&all).expect("an error")
+    }
+
+    fn is(status: &Status, code: Code, reason: &str) {
+        assert_eq!((status.code(), reason_of(status).as_deref()), (code, Some(reason)), "{status:?}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_can_t_be_decoded_is_the_callers_fault_whoever_serves_it() {
+        // Reflection ends a stream that it can't decode, without an error.
+        for path in [GET_ACCESS_TOKEN, GET_STATUS, HEALTH_CHECK] {
+            for body in
+                [framed(0, &[0xff]), framed(1, b""), framed(7, b""), vec![0, 0, 0, 0, 9, 1], vec![0, 0]]
+            {
+                let status = refused(KNOWN, path, &[], body.clone()).await;
+                is(&status, Code::InvalidArgument, "BAD_REQUEST");
+                assert!(status.message().contains("can't be decoded"), "{path} {body:?}: {status:?}");
+            }
+            let status = refused(KNOWN, path, &[], framed(0, &[0; 5000])).await;
+            is(&status, Code::OutOfRange, "MESSAGE_TOO_LARGE");
+        }
+        is(&refused(KNOWN, GET_STATUS, &[], Vec::new()).await, Code::InvalidArgument, "BAD_REQUEST");
+    }
+
+    #[tokio::test]
+    async fn a_compressed_request_is_answered_as_grpc_wants_it() {
+        for path in [GET_ACCESS_TOKEN, HEALTH_CHECK, REFLECTION] {
+            let status = refused(KNOWN, path, &[("grpc-encoding", "gzip")], framed(1, b"?")).await;
+            is(&status, Code::Unimplemented, "BAD_REQUEST");
+            assert!(status.message().contains("gzip"), "{status:?}");
+            assert_eq!(status.metadata().get("grpc-accept-encoding").unwrap(), "identity");
+        }
+    }
+
+    #[test]
+    fn a_fault_of_a_library_is_not_the_callers() {
+        is(&completed(&Status::internal("the disk is on fire")).unwrap(), Code::Internal, "INTERNAL");
+    }
+
+    #[tokio::test]
+    async fn a_stranger_hears_the_same_whatever_it_asks_for() {
+        for path in [GET_ACCESS_TOKEN, HEALTH_CHECK, REFLECTION, "/no.Such/Method", "/"] {
+            let body = framed(0, &GetAccessTokenRequest::default().encode_to_vec());
+            is(&refused(KNOWN + 1, path, &[], body).await, Code::Unauthenticated, "CALLER_UNKNOWN");
+        }
+        is(&refused(KNOWN, "/no.Such/Method", &[], Vec::new()).await, Code::Unimplemented, "METHOD_UNKNOWN");
     }
 }

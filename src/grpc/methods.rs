@@ -17,17 +17,19 @@ pub(super) struct Method {
     /// Any one of them is enough to get in. `VerifySign` looks again once it knows what is to be verified.
     pub(super) permissions: &'static [Permission],
     pub(super) shape: Shape,
+    /// Whether a request is one message, which must arrive in time, and not a stream of them.
+    pub(super) one_message: bool,
     /// Whether the guard counts the call. Services of ours count for themselves.
     pub(super) counted_by_guard: bool,
 }
 
 impl Method {
     const fn ours(permissions: &'static [Permission], shape: Shape) -> Self {
-        Self { permissions, shape, counted_by_guard: false }
+        Self { permissions, shape, one_message: true, counted_by_guard: false }
     }
 
-    const fn library(permissions: &'static [Permission]) -> Self {
-        Self { permissions, shape: Shape::Watched, counted_by_guard: true }
+    const fn library(permissions: &'static [Permission], one_message: bool) -> Self {
+        Self { permissions, shape: Shape::Watched, one_message, counted_by_guard: true }
     }
 
     /// The method at this path, such as `/b2binpay.broker.v1.TokenBrokerService/GetAccessToken`.
@@ -46,10 +48,12 @@ impl Method {
             "/b2binpay.broker.v1.BrokerAdminService/GetStatus" => {
                 Self::ours(&[P::AdminGetStatus], Shape::Unary)
             }
-            "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/Watch" => Self::library(&[P::Health]),
+            "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/Watch" => {
+                Self::library(&[P::Health], true)
+            }
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
             | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
-                Self::library(&[P::Reflection])
+                Self::library(&[P::Reflection], false)
             }
             _ => return None,
         })
@@ -73,6 +77,7 @@ mod tests {
                     let found = Method::at(&path).unwrap_or_else(|| panic!("{path} is not in the table"));
                     let streams = method.server_streaming();
                     assert_eq!(found.shape == Shape::Watched, streams, "{path}");
+                    assert_eq!(found.one_message, !method.client_streaming(), "{path}");
                     methods += 1;
                 }
             }

@@ -16,13 +16,16 @@ pub mod listener;
 mod methods;
 mod peer;
 pub mod proto;
+mod request_body;
 mod services;
+#[cfg(test)]
+mod test_broker;
 
 use std::sync::Arc;
 
 pub use errors::{ErrorReason, reason_of};
 use guard::Guard;
-pub use health::follow_readiness;
+pub use health::{follow_readiness, health};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 pub use tonic_health::server::HealthReporter;
@@ -61,9 +64,12 @@ pub fn service(
     let health = tonic_health::server::HealthService::from_health_reporter(health);
     let routes = Routes::new(tokens.max_decoding_message_size(max_message_bytes))
         .add_service(admin.max_decoding_message_size(max_message_bytes))
-        .add_service(tonic_health::pb::health_server::HealthServer::new(health))
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
+        .add_service(
+            tonic_health::pb::health_server::HealthServer::new(health)
+                .max_decoding_message_size(max_message_bytes),
+        )
+        .add_service(reflection().build_v1()?.max_decoding_message_size(max_message_bytes))
+        .add_service(reflection().build_v1alpha()?.max_decoding_message_size(max_message_bytes))
         .prepare();
     Ok(Guard::new(routes, broker, drain))
 }

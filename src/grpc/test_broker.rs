@@ -1,0 +1,91 @@
+//! A broker for tests of what stands in front of it: nothing gives it a token.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    broker::{Broker, BrokerParts, CredentialFacts, UpstreamFacts},
+    budget::{CallBudget, CallLimit, CallRecord, History, PastCall, RecordUnusable},
+    caller::Peer,
+    clock::{Now, SystemClock},
+    credentials::{ApiVersion, Credentials},
+    issuer::{Answer, TokenIssuer},
+    keeper::{self, KeeperSetup, TokenSettings},
+    policy::{Permissions, Policy, Rule, Selector},
+    sign::SignKeys,
+    token::RefreshToken,
+};
+
+struct Silent;
+
+impl TokenIssuer for Silent {
+    fn fetch_token(&self, _: Duration) -> Answer<'_> {
+        Box::pin(std::future::pending())
+    }
+
+    fn refresh_token<'a>(&'a self, _: &'a RefreshToken, _: Duration) -> Answer<'a> {
+        Box::pin(std::future::pending())
+    }
+}
+
+struct Forgetful;
+
+impl CallRecord for Forgetful {
+    fn update(
+        &self,
+        _: Now,
+        decide: &mut dyn FnMut(History) -> Option<Vec<PastCall>>,
+    ) -> Result<(), RecordUnusable> {
+        decide(History::Missing);
+        Ok(())
+    }
+}
+
+/// The user whom the broker knows as `known`, with every permission.
+pub(super) const KNOWN: u32 = 1000;
+
+/// A process of this user.
+pub(super) fn peer(uid: u32) -> Arc<Peer> {
+    Arc::new(Peer::Unix { uid, gid: 1, groups: Vec::new(), pid: None })
+}
+
+/// A broker whose keeper runs in the background, for as long as the test's runtime.
+pub(super) fn broker() -> Arc<Broker> {
+    let clock = Arc::new(SystemClock);
+    let budget = CallBudget::new(CallLimit::B2BINPAY, Arc::new(Forgetful), clock.clone());
+    let setup = KeeperSetup {
+        settings: TokenSettings {
+            refresh_at: 0.67,
+            min_validity: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(10),
+        },
+        issuer: Arc::new(Silent),
+        budget: Arc::clone(&budget),
+        clock: clock.clone(),
+        seed: 0,
+    };
+    let (keeper, _, keeping) = keeper::run(setup, CancellationToken::new().cancelled_owned());
+    tokio::spawn(keeping);
+    let credentials = Credentials {
+        api: ApiVersion::V3,
+        key: "key".into(),
+        secret: "secret".into(),
+        callback_secret: Some("callback secret".into()),
+    };
+    let allow = Permissions::words().map(|word| Permissions::of_word(word).unwrap());
+    let rule = Rule {
+        name: "known".parse().unwrap(),
+        selector: Selector::UnixUser(KNOWN),
+        allow: allow.fold(Permissions::default(), Permissions::union),
+    };
+    Broker::new(BrokerParts {
+        keeper,
+        policy: Policy::new(vec![rule]).unwrap(),
+        keys: SignKeys::new(&credentials, None),
+        budget,
+        clock,
+        upstream: UpstreamFacts { base_url: "https://upstream.invalid".into(), api: ApiVersion::V3 },
+        credentials: CredentialFacts { generation: 1, sources: Vec::new() },
+    })
+}
