@@ -130,10 +130,10 @@ async fn the_word_of_two_callers_makes_a_token_unfit_for_all() {
     soon("the login", world.simulator.wait_for_calls(2)).await;
     assert_eq!(third.token_in_hand().await.unwrap().token_id, first.token_id);
     let reporting_too = report(two);
-    let withdrawn = |status: &GetStatusResponse| !status.ready && status.recent_security_events.len() == 2;
+    let withdrawn = |status: &GetStatusResponse| !status.ready && status.recent_security_events.len() == 3;
     let status = world.caller().status_where("the token is withdrawn", withdrawn).await;
     let events: Vec<_> = status.recent_security_events.iter().map(|event| event.event.as_str()).collect();
-    assert_eq!(events, ["token_withdrawn", "token_reported_rejected"]);
+    assert_eq!(events, ["token_withdrawn", "token_reported_rejected", "token_reported_rejected"]);
     assert_eq!(third.token_in_hand().await.refused().code, Code::DeadlineExceeded);
 
     let second = reporting.await.unwrap().unwrap().token_id;

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use b2binpay_broker::grpc::proto::{BrokerState, TokenReason, WatchAccessTokenResponse};
-use b2binpay_simulator::{Api, Endpoint, Fault, FaultKind, Settings, Simulator};
+use b2binpay_simulator::{Api, Fault, FaultKind, Settings, Simulator};
 use futures_util::stream;
 use nix::sys::signal::Signal;
 use support::{Answered, Caller, Daemon, Refused, Setup, World, generous, soon, table::all_pass};
@@ -272,7 +272,6 @@ async fn reflection_lists_the_services_in_both_of_its_versions() {
     assert_lists_all(list.service.into_iter().map(|service| service.name).collect());
     // Who asks no more is answered no more, and that is no error.
     assert!(soon("the end", answers.message()).await.unwrap().is_none());
-    assert_eq!(world.simulator.calls().count(Endpoint::Login), 1);
 }
 
 #[tokio::test]
