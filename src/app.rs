@@ -106,7 +106,8 @@ pub fn upstream(
     };
     let issuer = upstream::issuer(settings, credentials, Arc::clone(clock))?;
     let limit = CallLimit::new(configured.budget.requests, configured.budget.window)?;
-    let record = CallRecordFile::new(&config.state_directory, configured.base_url.origin());
+    let record =
+        CallRecordFile::new(&config.state_directory, configured.base_url.origin()).with_room_for(limit);
     Ok((issuer, CallBudget::new(limit, Arc::new(record), Arc::clone(clock))))
 }
 

@@ -9,19 +9,25 @@
 //!
 //! - No record (a first start, or a directory that does not last): one call at once, then one each interval.
 //! - A record that is corrupt, or whose times make no sense: the worst, an empty bucket.
-//! - A record that can't be written: no burst, counted from the moment that was noticed, so that even a process that
-//!   is killed and started in a loop keeps the limit. The budget says so and goes on.
+//! - A record that can't be written, or not in time: an empty bucket when that is noticed, and then no burst, so that even
+//!   a process that is killed and started in a loop keeps the limit. The budget says so and goes on.
 //!
-//! The promise ends where several processes of the host can't write the record at the same time: each then keeps a
-//! pace of its own. It ends where other hosts behind the same address, or other programs on this one, call the upstream too:
-//! only the upstream sees those, and answers 429, which the keeper obeys.
+//! The promise ends
+//!
+//! - where other hosts behind the same address, or other programs on this one, call the upstream too: only the upstream
+//!   sees those, and answers 429, which the keeper obeys;
+//! - where the record does not last: each start then makes one call;
+//! - where a process can't write the record while others of the host go on calling: each then keeps a pace of its own;
+//! - where a process that could not write the record is killed, and the record can be written again before the next one
+//!   looks at it: what was called meanwhile is not known to anybody, and a burst may be spent a second time;
+//! - where the wall clock is set forward between the last look at the record before a reboot and the first one after it
+//!   (or at any time, where the kernel hides the id of the boot): calls then seem older than they are.
 
 mod pace;
 
 use std::{
-    collections::VecDeque,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -32,9 +38,8 @@ use pace::Pace;
 
 use crate::clock::{BootInstant, Clock, Now};
 
-/// How many past calls are looked at. The limit's window never holds more than the pace lets through; the rest is
-/// room for what was assumed.
-pub const LONGEST_HISTORY: usize = 32;
+/// The most requests that a limit may have: what the record is made for.
+pub const MOST_REQUESTS: u32 = 1000;
 
 /// How long the record may take to be locked, written and synced before the call is judged from memory instead. What
 /// took longer since the time of the call was read is not granted any more.
@@ -53,6 +58,9 @@ pub enum BadLimit {
     /// One call is held in reserve, so two would leave nothing to pace with.
     #[error("at least 3 requests are needed: one of them is held in reserve")]
     TooFewRequests,
+    /// More than the record has room for.
+    #[error("at most {MOST_REQUESTS} requests are possible: the record of call times is not made for more")]
+    TooManyRequests,
     /// Outside what records and timers are made for.
     #[error("the window must be between 1 second and 1 day")]
     WindowOutOfRange,
@@ -97,14 +105,16 @@ pub struct RecordUnusable(pub String);
 
 /// A record of call times that all processes of the host share.
 pub trait CallRecord: Send + Sync + 'static {
-    /// With the record locked against all other processes: shows `decide` the history and, if that returns calls,
-    /// makes them the new history and syncs it before this returns.
+    /// With the record locked against all other processes: reads `clock`, shows `decide` the history and the time and, if
+    /// that returns calls (oldest first), makes them the new history and syncs it before this returns.
+    ///
+    /// The clock is read under the lock, so that nobody can have written down a later call, however long the lock took.
     ///
     /// Blocks, for as long as the disk does.
     fn update(
         &self,
-        now: Now,
-        decide: &mut dyn FnMut(History) -> Option<Vec<PastCall>>,
+        clock: &dyn Clock,
+        decide: &mut dyn FnMut(History, Now) -> Option<Vec<PastCall>>,
     ) -> Result<(), RecordUnusable>;
 }
 
@@ -135,32 +145,44 @@ pub struct CallBudget {
     limit: CallLimit,
     record: Arc<dyn CallRecord>,
     clock: Arc<dyn Clock>,
+    /// [`PATIENCE_WITH_DISK`], or less in tests.
+    patience: Duration,
     memory: Mutex<Memory>,
+    one_at_a_time: tokio::sync::Mutex<()>,
     /// Set while a thread is held up by the disk: it is not sent another.
     record_busy: Arc<AtomicBool>,
 }
 
 /// What this process knows by itself.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Memory {
-    /// The last calls that were granted here, oldest first, whether or not the record has them.
-    own: VecDeque<PastCall>,
-    /// The history at the last look at the record.
+    /// The history at the last look at the record, oldest first.
     seen: Vec<PastCall>,
+    /// What was granted and assumed without the record since then, oldest first.
+    unwritten: Vec<PastCall>,
     problem: Option<String>,
 }
 
 impl Memory {
-    fn remember(&mut self, call: PastCall) {
-        self.own.push_back(call);
-        if self.own.len() > LONGEST_HISTORY {
-            self.own.pop_front();
-        }
+    fn known(&self) -> Vec<PastCall> {
+        self.added_to(self.seen.clone())
     }
 
-    /// `calls` and those of this process that are not among them, oldest first.
-    fn with_own(&self, mut calls: Vec<PastCall>) -> Vec<PastCall> {
-        calls.extend(self.own.iter().filter(|own| !calls.contains(own)).copied().collect::<Vec<_>>());
+    /// `calls` and what they lack of the unwritten, oldest first.
+    fn added_to(&self, mut calls: Vec<PastCall>) -> Vec<PastCall> {
+        // What is unwritten begins with the assumption that all was spent, which stands for everything before it.
+        if let Some(assumed) = self.unwritten.iter().rev().find(|call| call.assumed) {
+            calls.retain(|call| call.at > assumed.at);
+        }
+        let mut known = calls.iter().peekable();
+        let mut new = Vec::new();
+        for call in &self.unwritten {
+            while known.next_if(|known| *known < call).is_some() {}
+            if known.next_if_eq(&call).is_none() {
+                new.push(*call);
+            }
+        }
+        calls.extend(new);
         calls.sort_unstable();
         calls
     }
@@ -169,102 +191,122 @@ impl Memory {
 /// What a look at the record came to.
 struct Look {
     turn: Turn,
+    /// The time by which it was judged, and which was written down for a call.
+    at: BootInstant,
     seen: Vec<PastCall>,
 }
 
 impl CallBudget {
     /// A budget within `limit` on `record`.
     pub fn new(limit: CallLimit, record: Arc<dyn CallRecord>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { limit, record, clock, memory: Mutex::default(), record_busy: Arc::default() })
+        Arc::new(Self {
+            limit,
+            record,
+            clock,
+            patience: PATIENCE_WITH_DISK,
+            memory: Mutex::default(),
+            one_at_a_time: tokio::sync::Mutex::default(),
+            record_busy: Arc::default(),
+        })
     }
 
-    /// Asks for one call. Takes no longer than 1.5 seconds, however the disk behaves. What is granted must be made at
-    /// once.
+    /// Asks for one call. Takes no longer than 1.5 seconds, however the disk behaves, unless several ask at once: they are
+    /// served one after the other. What is granted must be made at once.
     pub async fn take(&self) -> Turn {
-        let now = self.clock.now();
-        let turn = self.take_at(now).await;
-        // A process that was stopped or a machine that was suspended since `now` was read wakes up here: the call would
-        // arrive long after the time that was written down for it.
-        if self.clock.now().boot.saturating_since(now.boot) > PATIENCE_WITH_DISK && turn == Turn::Granted {
-            return Turn::NotBefore(self.clock.now().boot);
+        let _mine = self.one_at_a_time.lock().await;
+        let (turn, at) = match self.take_from_record().await {
+            Ok(look) => self.note(look),
+            Err(problem) => self.take_from_memory(problem),
+        };
+        // A process that was stopped or a machine that was suspended since `at` wakes up here: the call would arrive long
+        // after the time that was written down for it.
+        let now = self.clock.now().boot;
+        if turn == Turn::Granted && now.saturating_since(at) > self.patience {
+            return Turn::NotBefore(now);
         }
         turn
     }
 
-    async fn take_at(&self, now: Now) -> Turn {
-        let outcome = self.take_from_record(now).await;
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        match outcome {
-            Ok(look) => {
-                if memory.problem.take().is_some() {
-                    tracing::info!("the record of call times is kept again");
-                }
-                memory.seen = look.seen;
-                if look.turn == Turn::Granted {
-                    memory.remember(PastCall::made(now.boot));
-                }
-                look.turn
-            }
-            Err(problem) => self.take_from_memory(&mut memory, now.boot, problem),
-        }
-    }
-
-    async fn take_from_record(&self, now: Now) -> Result<Look, RecordUnusable> {
+    async fn take_from_record(&self) -> Result<Look, RecordUnusable> {
         if self.record_busy.swap(true, Ordering::AcqRel) {
             return Err(RecordUnusable("the disk has not finished an earlier write of the record".into()));
         }
         let (record, busy, limit) = (Arc::clone(&self.record), Arc::clone(&self.record_busy), self.limit);
-        let memory = Memory {
-            own: self.memory.lock().unwrap_or_else(PoisonError::into_inner).own.clone(),
-            ..Memory::default()
-        };
+        let clock = Arc::clone(&self.clock);
+        let memory = self.memory().clone();
         let work = tokio::task::spawn_blocking(move || {
-            let look = look_at(&*record, limit, &memory, now);
+            let look = look_at(&*record, limit, &memory, &*clock);
             busy.store(false, Ordering::Release);
             look
         });
-        match tokio::time::timeout(PATIENCE_WITH_DISK, work).await {
+        match tokio::time::timeout(self.patience, work).await {
             Ok(Ok(look)) => look,
             Ok(Err(failed)) => Err(RecordUnusable(format!("the writing of the record broke off: {failed}"))),
-            Err(_) => Err(RecordUnusable(format!("the disk took longer than {PATIENCE_WITH_DISK:?}"))),
+            Err(_) => Err(RecordUnusable(format!("the disk took longer than {:?}", self.patience))),
         }
     }
 
-    /// Judges by what this process did itself, without a burst.
-    fn take_from_memory(&self, memory: &mut Memory, now: BootInstant, problem: RecordUnusable) -> Turn {
+    fn note(&self, look: Look) -> (Turn, BootInstant) {
+        let mut memory = self.memory();
+        if memory.problem.take().is_some() {
+            tracing::info!("the record of call times is kept again");
+        }
+        memory.seen = look.seen;
+        memory.unwritten.clear();
+        (look.turn, look.at)
+    }
+
+    /// Judges by what this process knows, without a burst. The clock is read anew: the disk may have taken its time.
+    fn take_from_memory(&self, problem: RecordUnusable) -> (Turn, BootInstant) {
+        let now = self.clock.now().boot;
+        let pace = Pace::within(self.limit);
+        let mut memory = self.memory();
         if memory.problem.is_none() {
             tracing::warn!(
                 problem = %problem,
                 "the record of call times can't be kept: calls are made one by one, without a burst"
             );
-            // What others did since the last look is not known: count from here.
-            memory.remember(PastCall::assumed(now));
+            // What was called since the last look, by others or before this process began, is not known.
+            memory.unwritten = pace.all_spent(now);
         }
         memory.problem = Some(problem.0);
-        let wait = Pace::within(self.limit).without_burst().wait(memory.own.make_contiguous(), now);
-        if wait.is_zero() {
-            memory.remember(PastCall::made(now));
-            Turn::Granted
-        } else {
-            Turn::NotBefore(now + wait)
+        let wait = pace.wait_without_burst(&memory.known(), now);
+        if !wait.is_zero() {
+            return (not_before(self.limit, now, wait), now);
         }
+        memory.unwritten.push(PastCall::made(now));
+        self.limit.forget_old(&mut memory.unwritten, now);
+        (Turn::Granted, now)
     }
 
     /// How much is used and left, as far as this process knows.
     pub fn usage(&self) -> BudgetUsage {
         let now = self.clock.now().boot;
-        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let past = memory.with_own(memory.seen.clone());
+        let memory = self.memory();
+        let known = memory.known();
         let pace = Pace::within(self.limit);
-        let pace = if memory.problem.is_some() { pace.without_burst() } else { pace };
+        let available = if memory.problem.is_some() {
+            u32::from(pace.wait_without_burst(&known, now).is_zero())
+        } else {
+            pace.available(&known, now)
+        };
         let since = now - self.limit.window();
-        let used = past.iter().filter(|call| !call.assumed && call.at > since).count();
+        let used = memory
+            .seen
+            .iter()
+            .chain(&memory.unwritten)
+            .filter(|call| !call.assumed && call.at > since)
+            .count();
         BudgetUsage {
             limit: self.limit,
             used: u32::try_from(used).unwrap_or(u32::MAX),
-            available: pace.available(&past, now),
+            available,
             problem: memory.problem.clone(),
         }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -273,42 +315,55 @@ fn look_at(
     record: &dyn CallRecord,
     limit: CallLimit,
     memory: &Memory,
-    now: Now,
+    clock: &dyn Clock,
 ) -> Result<Look, RecordUnusable> {
     let pace = Pace::within(limit);
-    let mut look = Look { turn: Turn::NotBefore(now.boot + limit.window()), seen: Vec::new() };
-    record.update(now, &mut |history| {
-        let mut past = memory.with_own(known_or_assumed(history, pace, now.boot));
-        let wait = pace.wait(&past, now.boot);
-        if wait.is_zero() {
-            look.turn = Turn::Granted;
-            past.push(PastCall::made(now.boot));
+    let mut look = None;
+    record.update(clock, &mut |history, Now { boot: now, .. }| {
+        let mut past = known_or_assumed(history, memory, pace, now);
+        limit.forget_old(&mut past, now);
+        let wait = pace.wait(&past, now);
+        let turn = if wait.is_zero() {
+            past.push(PastCall::made(now));
+            Turn::Granted
         } else {
-            look.turn = Turn::NotBefore(now.boot + wait);
-        }
-        past.drain(..past.len().saturating_sub(LONGEST_HISTORY));
-        look.seen.clone_from(&past);
+            not_before(limit, now, wait)
+        };
+        look = Some(Look { turn, at: now, seen: past.clone() });
         Some(past)
     })?;
-    Ok(look)
+    look.ok_or_else(|| RecordUnusable("the record of call times was not shown".into()))
 }
 
-fn known_or_assumed(history: History, pace: Pace, now: BootInstant) -> Vec<PastCall> {
-    let assume = |count: u32| vec![PastCall::assumed(now); count as usize];
+/// A history that another limit made may mean a very long wait. It is looked at again when it is of the past.
+fn not_before(limit: CallLimit, now: BootInstant, wait: Duration) -> Turn {
+    Turn::NotBefore(now + wait.min(limit.span()))
+}
+
+/// The past by the record and by what could not be written into it.
+fn known_or_assumed(history: History, memory: &Memory, pace: Pace, now: BootInstant) -> Vec<PastCall> {
     match history {
-        History::Kept(calls) => calls,
-        History::Missing => {
+        History::Kept(calls) => memory.added_to(calls),
+        History::Missing if memory.known().is_empty() => {
             tracing::info!(
                 "no record of earlier calls to the upstream: starting with one call instead of a burst"
             );
-            assume(pace.burst() - 1)
+            let mut past = pace.all_spent(now);
+            past.pop();
+            past
+        }
+        History::Missing => {
+            tracing::warn!(
+                "the record of earlier calls to the upstream is gone: assuming that all were just spent"
+            );
+            pace.all_spent(now)
         }
         History::Senseless(why) => {
             tracing::warn!(
                 why,
                 "the record of earlier calls to the upstream can't be believed: assuming that all were just spent"
             );
-            assume(pace.burst())
+            pace.all_spent(now)
         }
     }
 }

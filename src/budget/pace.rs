@@ -9,7 +9,7 @@ use governor::{
     state::{InMemoryState, NotKeyed},
 };
 
-use super::{BadLimit, LATEST_ARRIVAL, PastCall};
+use super::{BadLimit, LATEST_ARRIVAL, MOST_REQUESTS, PastCall};
 use crate::clock::BootInstant;
 
 /// The upstream's own limit: at most `requests` calls in any `window`.
@@ -23,10 +23,13 @@ impl CallLimit {
     /// B2BINPAY's limit: 15 calls in any 60 s.
     pub const B2BINPAY: Self = Self { requests: 15, window: Duration::from_secs(60) };
 
-    /// A limit of at least 3 calls (one must be held in reserve) and a window from one second to a day.
+    /// A limit of 3 (one must be held in reserve) to [`MOST_REQUESTS`] calls, and a window from one second to a day.
     pub fn new(requests: u32, window: Duration) -> Result<Self, BadLimit> {
         if requests < 3 {
             return Err(BadLimit::TooFewRequests);
+        }
+        if requests > MOST_REQUESTS {
+            return Err(BadLimit::TooManyRequests);
         }
         if !(Duration::from_secs(1)..=Duration::from_secs(24 * 3600)).contains(&window) {
             return Err(BadLimit::WindowOutOfRange);
@@ -42,6 +45,25 @@ impl CallLimit {
     /// … in any span of this length.
     pub const fn window(self) -> Duration {
         self.window
+    }
+
+    /// The time from which calls can still be on their way into one window of the upstream's.
+    pub(super) const fn span(self) -> Duration {
+        self.window.saturating_add(LATEST_ARRIVAL)
+    }
+
+    /// Takes out of `past` (oldest first) what no judgement needs any more: what is both older than the span and beyond
+    /// the last `requests` calls.
+    ///
+    /// The replay of what is kept begins with a full bucket, and yet no span can hold too many: a call is refused unless
+    /// each of the calls before it, the k-th counted backwards, is at least `k + 1 - burst` intervals old; for k =
+    /// `requests` that is more than the span. So whenever a call is allowed, all calls of the span were looked at. For the
+    /// same reason the oldest may go where strange histories grow longer than any record.
+    pub(super) fn forget_old(self, past: &mut Vec<PastCall>, now: BootInstant) {
+        let old = past.partition_point(|call| call.at < now - self.span());
+        let beyond = |count: u32| past.len().saturating_sub(count as usize);
+        let forgotten = old.min(beyond(self.requests)).max(beyond(MOST_REQUESTS));
+        past.drain(..forgotten);
     }
 }
 
@@ -66,22 +88,27 @@ impl Pace {
         let usable = limit.requests - 1;
         let burst = (usable * 2 / 7).max(1);
         let one_in_reserve = div_ceil(limit.window, usable - burst);
-        let arriving_late = div_ceil(limit.window + LATEST_ARRIVAL, limit.requests - burst + 1);
+        let arriving_late = div_ceil(limit.span(), limit.requests - burst + 1);
         Self { burst, interval: one_in_reserve.max(arriving_late + Duration::from_nanos(1)) }
-    }
-
-    /// The same rate without the burst, for when the past is not known for sure.
-    pub(super) const fn without_burst(self) -> Self {
-        Self { burst: 1, ..self }
-    }
-
-    pub(super) const fn burst(self) -> u32 {
-        self.burst
     }
 
     /// Replays `past` (oldest first), and says how long after `now` the next call may be made: zero for at once.
     pub(super) fn wait(self, past: &[PastCall], now: BootInstant) -> Duration {
         Replay::of(self, past, now).wait(now)
+    }
+
+    /// As `wait`, but never less than an interval after the call before, for when the past is not known for sure.
+    pub(super) fn wait_without_burst(self, past: &[PastCall], now: BootInstant) -> Duration {
+        let apart = past.last().map_or(now, |last| last.at + self.interval);
+        self.wait(past, now).max(apart.saturating_since(now))
+    }
+
+    /// A past after which nothing is left at `now`, and the next call is an interval away.
+    ///
+    /// It stands for any past that kept the pace, whatever that was: what was called before and what may be called after
+    /// are together no more than if the past were known. So it takes the place of what is known, instead of adding to it.
+    pub(super) fn all_spent(self, now: BootInstant) -> Vec<PastCall> {
+        vec![PastCall::assumed(now); self.burst as usize]
     }
 
     /// How many calls could be made at `now`, one right after the other.
@@ -198,8 +225,34 @@ mod tests {
 
     #[test]
     fn without_burst_the_last_call_must_be_an_interval_ago() {
-        let pace = Pace::within(CallLimit::B2BINPAY).without_burst();
-        assert_eq!(pace.wait(&calls(&[0.0]), at(2.0)), Duration::from_secs(4));
-        assert_eq!(pace.available(&calls(&[0.0]), at(60.0)), 1);
+        let pace = Pace::within(CallLimit::B2BINPAY);
+        let wait = |past: &[f64], now| pace.wait_without_burst(&calls(past), at(now)).as_secs();
+        assert_eq!(wait(&[], 0.0), 0);
+        assert_eq!(wait(&[0.0], 2.0), 4);
+        assert_eq!(wait(&[0.0], 6.0), 0);
+        assert_eq!(wait(&[0.0; 8], 6.0), 24, "calls beyond the pace count here, too");
+    }
+
+    #[test]
+    fn after_all_is_spent_the_next_call_is_an_interval_away() {
+        for requests in [3, 15, 100, 1000] {
+            let pace = Pace::within(CallLimit::new(requests, Duration::from_secs(60)).unwrap());
+            assert_eq!(pace.wait(&pace.all_spent(at(0.0)), at(0.0)), pace.interval);
+        }
+    }
+
+    #[test]
+    fn only_what_is_both_old_and_beyond_the_limit_is_forgotten() {
+        let limit = CallLimit::new(3, Duration::from_secs(60)).unwrap();
+        let left = |past: &[f64]| {
+            let mut past = calls(past);
+            limit.forget_old(&mut past, at(0.0));
+            past.len()
+        };
+        assert_eq!(left(&[-300.0, -200.0, -100.0]), 3, "three are always kept");
+        assert_eq!(left(&[-300.0, -200.0, -100.0, -71.4]), 3);
+        assert_eq!(left(&[-71.4; 9]), 9, "all of them are in the span");
+        assert_eq!(left(&[-72.0; 9]), 3);
+        assert_eq!(left(&[0.0; 1200]), 1000, "there is an end to it");
     }
 }

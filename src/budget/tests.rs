@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::{SystemClock, sleep_until};
 
 /// A clock that only moves when told.
 #[derive(Default)]
@@ -41,14 +42,14 @@ impl TestRecord {
 impl CallRecord for TestRecord {
     fn update(
         &self,
-        _now: Now,
-        decide: &mut dyn FnMut(History) -> Option<Vec<PastCall>>,
+        clock: &dyn Clock,
+        decide: &mut dyn FnMut(History, Now) -> Option<Vec<PastCall>>,
     ) -> Result<(), RecordUnusable> {
         if self.failing.load(Ordering::Relaxed) {
             return Err(RecordUnusable("no space left on device".into()));
         }
         let mut history = self.history.lock().unwrap();
-        if let Some(calls) = decide(history.clone()) {
+        if let Some(calls) = decide(history.clone(), clock.now()) {
             *history = History::Kept(calls);
         }
         Ok(())
@@ -148,6 +149,120 @@ async fn usage_tells_what_is_used_and_left() {
     clock.advance(Duration::from_secs(61));
     let usage = budget.usage();
     assert_eq!((usage.used, usage.available), (0, 4));
+}
+
+/// A disk that makes every look at the record wait.
+struct SlowRecord<W> {
+    record: Arc<TestRecord>,
+    wait: W,
+}
+
+impl<W: Fn() + Send + Sync + 'static> CallRecord for SlowRecord<W> {
+    fn update(
+        &self,
+        clock: &dyn Clock,
+        decide: &mut dyn FnMut(History, Now) -> Option<Vec<PastCall>>,
+    ) -> Result<(), RecordUnusable> {
+        let done = self.record.update(clock, decide);
+        (self.wait)();
+        done
+    }
+}
+
+/// Has three calls made by the real clock, with a disk of which only milliseconds are awaited. At most 100 times is asked:
+/// a budget that never gives anything fails here.
+async fn three_calls_on(wait: impl Fn() + Send + Sync + 'static) -> Arc<CallBudget> {
+    let record = Arc::new(SlowRecord { record: TestRecord::new(History::Kept(vec![])), wait });
+    let budget = Arc::new(CallBudget {
+        limit: CallLimit::new(1000, Duration::from_secs(1)).unwrap(),
+        record,
+        clock: Arc::new(SystemClock),
+        patience: Duration::from_millis(50),
+        memory: Mutex::default(),
+        one_at_a_time: tokio::sync::Mutex::default(),
+        record_busy: Arc::default(),
+    });
+    let mut granted = 0;
+    for _ in 0..100 {
+        match budget.take().await {
+            Turn::Granted => granted += 1,
+            Turn::NotBefore(at) => sleep_until(&SystemClock, at).await,
+        }
+        if granted == 3 {
+            return budget;
+        }
+    }
+    panic!("{granted} calls in 100 tries");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_always_too_slow_ends_the_burst_but_not_the_service() {
+    let budget = three_calls_on(|| std::thread::sleep(Duration::from_millis(150))).await;
+    assert!(budget.usage().problem.unwrap().contains("disk"), "{:?}", budget.usage());
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_ends_the_burst_but_not_the_service() {
+    let (release, hung) = std::sync::mpsc::channel::<()>();
+    let hung = Mutex::new(hung);
+    let budget = three_calls_on(move || {
+        let _ = hung.lock().unwrap().recv();
+    })
+    .await;
+    assert!(budget.usage().problem.unwrap().contains("not finished"), "{:?}", budget.usage());
+    // The runtime waits for its threads.
+    drop(release);
+}
+
+/// The most calls that any span of this length holds, in any alignment, its ends included.
+fn most_within(span: Duration, times: &[Duration]) -> usize {
+    let mut first = 0;
+    let held = times.iter().enumerate().map(|(last, time)| {
+        while times[first] + span < *time {
+            first += 1;
+        }
+        last - first + 1
+    });
+    held.max().unwrap_or(0)
+}
+
+#[tokio::test]
+async fn whatever_the_limit_the_greediest_client_keeps_it_with_one_in_reserve() {
+    for (requests, seconds) in
+        [(3, 60), (15, 60), (30, 60), (60, 60), (100, 60), (200, 60), (1000, 60), (1000, 1), (100, 1)]
+    {
+        let window = Duration::from_secs(seconds);
+        let limit = CallLimit::new(requests, window).unwrap();
+        let (record, clock) = world(History::Kept(vec![]));
+        let budget = CallBudget::new(limit, Arc::clone(&record) as _, Arc::clone(&clock) as _);
+        let mut made = Vec::new();
+        let rest_at = clock.now().boot + limit.window() * 2 + LATEST_ARRIVAL;
+        let (mut end, mut rested) = (rest_at, false);
+        loop {
+            match budget.take().await {
+                Turn::Granted => made.push(clock.now().boot.as_duration()),
+                Turn::NotBefore(at) => clock.advance(at.saturating_since(clock.now().boot)),
+            }
+            if clock.now().boot > end {
+                if rested {
+                    break;
+                }
+                // A full bucket, and the burst again.
+                clock.advance(window / 2);
+                (end, rested) = (clock.now().boot + window, true);
+            }
+        }
+        let (most, late) = (most_within(window, &made), most_within(window + LATEST_ARRIVAL, &made));
+        println!("{requests} in {window:?}: {} made, at most {most}, {late} with late ones", made.len());
+        assert!(most < requests as usize, "{requests} in {window:?}: {most}");
+        assert!(late <= requests as usize, "{requests} in {window:?}: {late} can arrive");
+        assert!(
+            late + 1 >= requests as usize * 9 / 10,
+            "{requests} in {window:?}: only {late}, and it should be greedy"
+        );
+        let History::Kept(calls) = record.history.lock().unwrap().clone() else { panic!("no history") };
+        assert!(calls.len() <= requests as usize, "{requests} in {window:?}: {} kept", calls.len());
+    }
 }
 
 /// What happens in one step of the long run.

@@ -158,7 +158,7 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Number(within(
             3,
             1000,
-            "with fewer than 3 nothing is left for a burst, a steady rate and the reserve; with more than 1000 it limits nothing",
+            "with fewer than 3 nothing is left for a burst, a steady rate and the reserve; the record of call times is made for 1000 at most",
         )),
         unset: Unset::Is("15"),
         description: "How many calls to the upstream may be made in any `window`. The default is B2BINPAY's own limit for each client address; make it less where other programs share this host's address.",

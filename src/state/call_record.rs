@@ -1,7 +1,9 @@
 //! The record of call times as a file: one per upstream origin, shared by all processes of the host.
 //!
-//! It is made once at its full size and then overwritten in place, so that a full disk can't keep a call from being
-//! written down. A torn write shows in the checksum. The text is for people too:
+//! It is made once at its full size, whole pages with room for every call that the limit makes it keep, and then
+//! overwritten in place, so that a full disk can't keep a call from being written down. A greater limit makes it grow
+//! with the next call; it never shrinks, and any size is read. A torn write shows in the checksum. The text is for
+//! people too:
 //!
 //! ```text
 //! b2binpay-broker calls 1
@@ -29,14 +31,20 @@ use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    budget::{CallRecord, History, LONGEST_HISTORY, PastCall, RecordUnusable},
-    clock::{BootInstant, Now},
+    budget::{CallLimit, CallRecord, History, PastCall, RecordUnusable},
+    clock::{BootInstant, Clock, Now},
 };
 
 const HEADER: &str = "b2binpay-broker calls 1";
 
-/// One page of any file system, with room for [`LONGEST_HISTORY`] calls.
-const SIZE: usize = 4096;
+/// What disks and file systems hand out at once.
+const PAGE: usize = 4096;
+
+/// More than [`MOST_REQUESTS`](crate::budget::MOST_REQUESTS) calls need; what is longer is no record.
+const LARGEST: usize = 16 * PAGE;
+
+/// What a call needs: a word, two clocks of at most 20 digits, and what is between and after them.
+const LINE: usize = 51;
 
 /// How often, and how long after each other, the lock is tried for: it is held for one write and one sync.
 const LOCK_TRIES: u32 = 100;
@@ -50,6 +58,9 @@ pub struct CallRecordFile {
     path: PathBuf,
     origin: String,
     boot_id: String,
+    /// How many calls there is to be room for.
+    room: usize,
+    lock_tries: u32,
 }
 
 impl CallRecordFile {
@@ -67,7 +78,22 @@ impl CallRecordFile {
             path: directory.join(format!("calls-{readable}-{digest}")),
             origin: origin.to_owned(),
             boot_id: boot_id(),
+            room: 0,
+            lock_tries: LOCK_TRIES,
         }
+    }
+
+    /// Makes room on the disk, with the first call, for all calls that `limit` may ever want to be kept. Without this
+    /// the file grows with its content, a page at a time.
+    #[must_use]
+    pub fn with_room_for(self, limit: CallLimit) -> Self {
+        Self { room: limit.requests() as usize, ..self }
+    }
+
+    /// This record, on a machine that was booted as `boot_id`, in a process that has no time to wait for locks.
+    #[cfg(test)]
+    pub(crate) fn on_boot(self, boot_id: &str) -> Self {
+        Self { boot_id: boot_id.to_owned(), lock_tries: 1, ..self }
     }
 
     /// The file.
@@ -109,7 +135,7 @@ impl CallRecordFile {
     }
 
     fn lock(&self, mut file: File) -> Result<Flock<File>, RecordUnusable> {
-        for _ in 0..LOCK_TRIES {
+        for _ in 0..self.lock_tries {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(locked) => return Ok(locked),
                 Err((unlocked, nix::errno::Errno::EWOULDBLOCK)) => file = unlocked,
@@ -120,12 +146,12 @@ impl CallRecordFile {
         Err(RecordUnusable(format!(
             "{}: another process has held its lock for {:?}; is one of them stopped?",
             self.path.display(),
-            LOCK_PAUSE * LOCK_TRIES
+            LOCK_PAUSE * self.lock_tries
         )))
     }
 
     fn read(&self, file: &File, now: Now) -> io::Result<History> {
-        let mut bytes = vec![0; SIZE + 1];
+        let mut bytes = vec![0; LARGEST + 1];
         let mut length = 0;
         while length < bytes.len() {
             match file.read_at(&mut bytes[length..], length as u64) {
@@ -142,8 +168,11 @@ impl CallRecordFile {
     }
 
     fn parse(&self, bytes: &[u8], now: Now) -> Result<Vec<PastCall>, String> {
-        if bytes.len() != SIZE {
-            return Err(format!("it is {} bytes long instead of {SIZE}", bytes.len()));
+        if bytes.is_empty() {
+            return Err("it is empty".into());
+        }
+        if bytes.len() > LARGEST {
+            return Err(format!("it is longer than {LARGEST} bytes"));
         }
         let text = str::from_utf8(bytes).map_err(|_| "it is not text")?;
         let (body, rest) = text.rsplit_once("sum ").ok_or("it has no checksum")?;
@@ -167,9 +196,11 @@ impl CallRecordFile {
         Ok(calls)
     }
 
-    fn render(&self, calls: &[PastCall], now: Now) -> Vec<u8> {
+    /// The text for `calls`, filled up to whole pages, of which there are no fewer than in a file of `length` bytes.
+    fn render(&self, calls: &[PastCall], now: Now, length: u64) -> Vec<u8> {
         let mut text = format!("{HEADER}\norigin {}\nboot {}\n", self.origin, self.boot_id);
-        for call in &calls[calls.len().saturating_sub(LONGEST_HISTORY)..] {
+        let full = text.len() + calls.len().max(self.room) * LINE + "sum \n".len() + 64;
+        for call in calls {
             let word = if call.assumed { "assumed" } else { "call" };
             let (boot, wall) = (call.at.as_duration().as_nanos(), now.wall_at(call.at).as_nanosecond());
             // Writing to a String can't fail.
@@ -178,7 +209,8 @@ impl CallRecordFile {
         let sum = hex(&Sha256::digest(text.as_bytes()));
         let _ = writeln!(text, "sum {sum}");
         let mut bytes = text.into_bytes();
-        bytes.resize(SIZE, b'\n');
+        let length = usize::try_from(length).map_or(LARGEST, |length| length.min(LARGEST));
+        bytes.resize(full.max(length).next_multiple_of(PAGE), b'\n');
         bytes
     }
 }
@@ -186,21 +218,23 @@ impl CallRecordFile {
 impl CallRecord for CallRecordFile {
     fn update(
         &self,
-        now: Now,
-        decide: &mut dyn FnMut(History) -> Option<Vec<PastCall>>,
+        clock: &dyn Clock,
+        decide: &mut dyn FnMut(History, Now) -> Option<Vec<PastCall>>,
     ) -> Result<(), RecordUnusable> {
         let (file, made_here) = self.open().map_err(|error| self.failed("open", &error))?;
         let file = self.lock(file)?;
-        let empty = file.metadata().map_err(|error| self.failed("read", &error))?.len() == 0;
+        let now = clock.now();
+        let length = file.metadata().map_err(|error| self.failed("read", &error))?.len();
         // An empty file that somebody else made, now or long ago, tells nothing of what they did since.
-        let history = if made_here && empty {
+        let history = if made_here && length == 0 {
             History::Missing
         } else {
             self.read(&file, now).map_err(|error| self.failed("read", &error))?
         };
-        let Some(calls) = decide(history) else { return Ok(()) };
-        file.write_all_at(&self.render(&calls, now), 0)
-            .and_then(|()| file.set_len(SIZE as u64))
+        let Some(calls) = decide(history, now) else { return Ok(()) };
+        let content = self.render(&calls, now, length);
+        file.write_all_at(&content, 0)
+            .and_then(|()| file.set_len(content.len() as u64))
             .and_then(|()| file.sync_all())
             .map_err(|error| self.failed("write", &error))?;
         if made_here {
@@ -268,6 +302,12 @@ mod tests {
 
     const ORIGIN: &str = "https://v3.api.b2binpay.com:443";
 
+    impl Clock for Now {
+        fn now(&self) -> Now {
+            *self
+        }
+    }
+
     fn now(seconds: u64) -> Now {
         let since_boot = Duration::from_secs(seconds);
         Now { boot: BootInstant::since_boot(since_boot), wall: Timestamp::UNIX_EPOCH + since_boot }
@@ -282,7 +322,7 @@ mod tests {
     fn history(record: &CallRecordFile, now: Now) -> History {
         let mut seen = None;
         record
-            .update(now, &mut |history| {
+            .update(&now, &mut |history, _| {
                 seen = Some(history);
                 None
             })
@@ -292,16 +332,12 @@ mod tests {
 
     fn add(record: &CallRecordFile, now: Now) {
         record
-            .update(now, &mut |history| {
+            .update(&now, &mut |history, _| {
                 let mut calls = if let History::Kept(calls) = history { calls } else { Vec::new() };
                 calls.push(PastCall::made(now.boot));
                 Some(calls)
             })
             .unwrap();
-    }
-
-    fn with_boot(record: &CallRecordFile, boot_id: &str) -> CallRecordFile {
-        CallRecordFile { path: record.path.clone(), origin: record.origin.clone(), boot_id: boot_id.into() }
     }
 
     #[test]
@@ -316,18 +352,56 @@ mod tests {
         assert_eq!(history(&other, now(107)), History::Kept(expected.into()));
     }
 
+    fn limit(requests: u32) -> CallLimit {
+        CallLimit::new(requests, Duration::from_secs(60)).unwrap()
+    }
+
+    fn keep(record: &CallRecordFile, calls: usize) {
+        let at = now(u64::from(u32::MAX));
+        record.update(&at, &mut |_, now| Some(vec![PastCall::assumed(now.boot); calls])).unwrap();
+    }
+
     #[test]
-    fn the_file_keeps_its_size_and_is_for_its_owner_alone() {
+    fn the_file_has_its_full_size_from_the_first_call_on_and_is_for_its_owner_alone() {
         use std::os::unix::fs::PermissionsExt;
-        let (_directory, record) = record();
-        for time in 100..200 {
-            add(&record, now(time));
+        for requests in [3, 15, 60, 100, 1000] {
+            let (_directory, record) = record();
+            let record = record.with_room_for(limit(requests));
+            keep(&record, 1);
             let found = std::fs::metadata(record.path()).unwrap();
-            assert_eq!((found.len(), found.permissions().mode() & 0o777), (SIZE as u64, 0o600));
+            assert_eq!((found.len() % 4096, found.permissions().mode() & 0o777), (0, 0o600));
+            keep(&record, requests as usize);
+            assert_eq!(std::fs::metadata(record.path()).unwrap().len(), found.len(), "{requests}");
+            assert!(found.len() <= LARGEST as u64);
         }
-        let History::Kept(calls) = history(&record, now(200)) else { panic!("no history") };
-        assert_eq!(calls.len(), LONGEST_HISTORY);
-        assert_eq!(calls.last(), Some(&PastCall::made(now(199).boot)));
+    }
+
+    #[test]
+    fn a_record_that_was_made_for_another_limit_is_read_and_grows_but_does_not_shrink() {
+        let (directory, record) = record();
+        let small = record.with_room_for(limit(15));
+        keep(&small, 15);
+        let length = || std::fs::metadata(small.path()).unwrap().len();
+        let large = CallRecordFile::new(directory.path(), ORIGIN).with_room_for(limit(1000));
+        let History::Kept(calls) = history(&large, now(u64::from(u32::MAX))) else { panic!("no history") };
+        assert_eq!((calls.len(), length()), (15, 4096));
+        keep(&large, 15);
+        let grown = length();
+        assert!(grown > 50_000, "{grown}");
+        keep(&small, 15);
+        assert_eq!(length(), grown);
+        let History::Kept(calls) = history(&small, now(u64::from(u32::MAX))) else { panic!("no history") };
+        assert_eq!(calls.len(), 15);
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_a_record_is_replaced_by_one() {
+        let (_directory, record) = record();
+        std::fs::write(record.path(), vec![b'\n'; LARGEST + 1]).unwrap();
+        let History::Senseless(why) = history(&record, now(1)) else { panic!("believed") };
+        assert!(why.contains("longer than 65536"), "{why}");
+        keep(&record, 1);
+        assert!(matches!(history(&record, now(u64::from(u32::MAX))), History::Kept(_)));
     }
 
     #[test]
@@ -342,7 +416,8 @@ mod tests {
             std::fs::write(record.path(), &bad).unwrap();
             assert!(matches!(history(&record, now(101)), History::Senseless(_)), "byte {position}");
         }
-        for length in [0, 1, 100, SIZE - 1, SIZE + 1] {
+        // The last character of the text is a line's end.
+        for length in (0..text_length).chain([PAGE + 1]) {
             std::fs::write(record.path(), good.iter().copied().cycle().take(length).collect::<Vec<_>>())
                 .unwrap();
             assert!(matches!(history(&record, now(101)), History::Senseless(_)), "length {length}");
@@ -351,9 +426,9 @@ mod tests {
 
     #[test]
     fn after_a_reboot_the_wall_clock_judges() {
-        let (_directory, record) = record();
+        let (directory, record) = record();
         add(&record, now(1000));
-        let rebooted = with_boot(&record, "another boot");
+        let rebooted = CallRecordFile::new(directory.path(), ORIGIN).on_boot("another boot");
         let later = Now { boot: BootInstant::since_boot(Duration::from_secs(50)), wall: now(1030).wall };
         let expected = PastCall::made(BootInstant::since_boot(Duration::from_secs(20)));
         assert_eq!(history(&rebooted, later), History::Kept(vec![expected]));
@@ -379,7 +454,7 @@ mod tests {
     #[test]
     fn a_directory_that_is_not_there_is_named() {
         let record = CallRecordFile::new(Path::new("/nowhere/at/all"), ORIGIN);
-        let error = record.update(now(1), &mut |_| None).unwrap_err();
+        let error = record.update(&now(1), &mut |_, _| None).unwrap_err();
         assert!(error.0.contains("/nowhere/at/all/calls-") && error.0.contains("can't open"), "{error}");
     }
 
@@ -388,7 +463,7 @@ mod tests {
         let (_directory, record) = record();
         add(&record, now(100));
         let _held = record.lock(record.open().unwrap().0).unwrap();
-        let error = record.update(now(101), &mut |_| None).unwrap_err();
+        let error = record.update(&now(101), &mut |_, _| None).unwrap_err();
         assert!(error.0.contains("lock"), "{error}");
     }
 }

@@ -19,7 +19,7 @@ use crate::{
         layout::{Cell, moment, relative},
         output::Tone,
     },
-    clock::Now,
+    clock::{Now, SystemClock},
     config::{Config, Listen},
     policy::{Permission, Selector},
     state::CallRecordFile,
@@ -47,7 +47,7 @@ pub(super) fn state(config: &Config, now: Now, report: &mut Report) {
         return;
     }
     let mut history = None;
-    let looked = record.update(now, &mut |found| {
+    let looked = record.update(&SystemClock, &mut |found, _| {
         history = Some(found);
         None
     });

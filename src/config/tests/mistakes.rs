@@ -53,7 +53,7 @@ max_message_bytes = 100
             "7:1: there is no such key under [upstream]; did you mean request_timeout?",
             "8:19: upstream.request_timeout must lie between 1s and 10s: a call that is given up here may still arrive at the upstream that much later, and the budget holds one call in reserve for that, no more",
             "9:19: upstream.connect_timeout is a duration: write a number and its unit in quotes, such as \"3s\"",
-            "11:12: upstream.budget.requests must lie between 3 and 1000: with fewer than 3 nothing is left for a burst, a steady rate and the reserve; with more than 1000 it limits nothing",
+            "11:12: upstream.budget.requests must lie between 3 and 1000: with fewer than 3 nothing is left for a burst, a steady rate and the reserve; the record of call times is made for 1000 at most",
             "12:10: upstream.budget.window can't be read: a duration is a whole number with its unit (d, h, m, s or ms), or several from the largest unit to the smallest, such as \"250ms\", \"10s\" or \"1h30m\"",
             "14:14: token.refresh_at must lie between 0.1 and 0.9: sooner spends the budget on tokens that are still young, later leaves no time to try again",
             "15:16: token.min_validity can't be read: a duration is a whole number with its unit (d, h, m, s or ms), or several from the largest unit to the smallest, such as \"250ms\", \"10s\" or \"1h30m\"",

@@ -42,11 +42,11 @@ struct MemoryRecord(Mutex<Vec<PastCall>>);
 impl CallRecord for MemoryRecord {
     fn update(
         &self,
-        _: Now,
-        decide: &mut dyn FnMut(History) -> Option<Vec<PastCall>>,
+        clock: &dyn Clock,
+        decide: &mut dyn FnMut(History, Now) -> Option<Vec<PastCall>>,
     ) -> Result<(), RecordUnusable> {
         let mut calls = self.0.lock().unwrap();
-        if let Some(new) = decide(History::Kept(calls.clone())) {
+        if let Some(new) = decide(History::Kept(calls.clone()), clock.now()) {
             *calls = new;
         }
         Ok(())
