@@ -118,6 +118,17 @@ pub trait CallRecord: Send + Sync + 'static {
     ) -> Result<(), RecordUnusable>;
 }
 
+/// What a call is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// A token must be had, or renewed in time. Takes what there is.
+    Schedule,
+    /// Callers want more than the token in hand gives. Leaves one for the schedule: is granted only where another could be
+    /// right after it (where there is no burst, an interval later than the schedule would get it), so that callers can't
+    /// keep the schedule waiting.
+    Callers,
+}
+
 /// Whether a call may be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Turn {
@@ -210,13 +221,13 @@ impl CallBudget {
         })
     }
 
-    /// Asks for one call. Takes no longer than 1.5 seconds, however the disk behaves, unless several ask at once: they are
+    /// Asks for one call for `purpose`. Takes no longer than 1.5 seconds, however the disk behaves, unless several ask at once: they are
     /// served one after the other. What is granted must be made at once.
-    pub async fn take(&self) -> Turn {
+    pub async fn take(&self, purpose: Purpose) -> Turn {
         let _mine = self.one_at_a_time.lock().await;
-        let (turn, at) = match self.take_from_record().await {
+        let (turn, at) = match self.take_from_record(purpose).await {
             Ok(look) => self.note(look),
-            Err(problem) => self.take_from_memory(problem),
+            Err(problem) => self.take_from_memory(purpose, problem),
         };
         // A process that was stopped or a machine that was suspended since `at` wakes up here: the call would arrive long
         // after the time that was written down for it.
@@ -227,7 +238,7 @@ impl CallBudget {
         turn
     }
 
-    async fn take_from_record(&self) -> Result<Look, RecordUnusable> {
+    async fn take_from_record(&self, purpose: Purpose) -> Result<Look, RecordUnusable> {
         if self.record_busy.swap(true, Ordering::AcqRel) {
             return Err(RecordUnusable("the disk has not finished an earlier write of the record".into()));
         }
@@ -235,7 +246,7 @@ impl CallBudget {
         let clock = Arc::clone(&self.clock);
         let memory = self.memory().clone();
         let work = tokio::task::spawn_blocking(move || {
-            let look = look_at(&*record, limit, &memory, &*clock);
+            let look = look_at(&*record, limit, &memory, &*clock, purpose);
             busy.store(false, Ordering::Release);
             look
         });
@@ -257,7 +268,7 @@ impl CallBudget {
     }
 
     /// Judges by what this process knows, without a burst. The clock is read anew: the disk may have taken its time.
-    fn take_from_memory(&self, problem: RecordUnusable) -> (Turn, BootInstant) {
+    fn take_from_memory(&self, purpose: Purpose, problem: RecordUnusable) -> (Turn, BootInstant) {
         let now = self.clock.now().boot;
         let pace = Pace::within(self.limit);
         let mut memory = self.memory();
@@ -270,7 +281,7 @@ impl CallBudget {
             memory.unwritten = pace.all_spent(now);
         }
         memory.problem = Some(problem.0);
-        let wait = pace.wait_without_burst(&memory.known(), now);
+        let wait = pace.wait_without_burst(&memory.known(), now, purpose);
         if !wait.is_zero() {
             return (not_before(self.limit, now, wait), now);
         }
@@ -286,7 +297,7 @@ impl CallBudget {
         let known = memory.known();
         let pace = Pace::within(self.limit);
         let available = if memory.problem.is_some() {
-            u32::from(pace.wait_without_burst(&known, now).is_zero())
+            u32::from(pace.wait_without_burst(&known, now, Purpose::Schedule).is_zero())
         } else {
             pace.available(&known, now)
         };
@@ -316,13 +327,14 @@ fn look_at(
     limit: CallLimit,
     memory: &Memory,
     clock: &dyn Clock,
+    purpose: Purpose,
 ) -> Result<Look, RecordUnusable> {
     let pace = Pace::within(limit);
     let mut look = None;
     record.update(clock, &mut |history, Now { boot: now, .. }| {
         let mut past = known_or_assumed(history, memory, pace, now);
         limit.forget_old(&mut past, now);
-        let wait = pace.wait(&past, now);
+        let wait = pace.wait(&past, now, purpose);
         let turn = if wait.is_zero() {
             past.push(PastCall::made(now));
             Turn::Granted

@@ -9,7 +9,7 @@ use governor::{
     state::{InMemoryState, NotKeyed},
 };
 
-use super::{BadLimit, LATEST_ARRIVAL, MOST_REQUESTS, PastCall};
+use super::{BadLimit, LATEST_ARRIVAL, MOST_REQUESTS, PastCall, Purpose};
 use crate::clock::BootInstant;
 
 /// The upstream's own limit: at most `requests` calls in any `window`.
@@ -55,7 +55,8 @@ impl CallLimit {
     /// Takes out of `past` (oldest first) what no judgement needs any more: what is both older than the span and beyond
     /// the last `requests` calls.
     ///
-    /// The replay of what is kept begins with a full bucket, and yet no span can hold too many: a call is refused unless
+    /// The replay of what is kept begins with a full bucket, so that in the long run a little more than the rate gets
+    /// through. And yet no span can hold too many: a call is refused unless
     /// each of the calls before it, the k-th counted backwards, is at least `k + 1 - burst` intervals old; for k =
     /// `requests` that is more than the span. So whenever a call is allowed, all calls of the span were looked at. For the
     /// same reason the oldest may go where strange histories grow longer than any record.
@@ -93,14 +94,39 @@ impl Pace {
     }
 
     /// Replays `past` (oldest first), and says how long after `now` the next call may be made: zero for at once.
-    pub(super) fn wait(self, past: &[PastCall], now: BootInstant) -> Duration {
-        Replay::of(self, past, now).wait(now)
+    pub(super) fn wait(self, past: &[PastCall], now: BootInstant, purpose: Purpose) -> Duration {
+        match purpose {
+            Purpose::Schedule => Replay::of(self, past, now).wait(now),
+            Purpose::Callers => self.wait_for_two(past, now),
+        }
     }
 
-    /// As `wait`, but never less than an interval after the call before, for when the past is not known for sure.
-    pub(super) fn wait_without_burst(self, past: &[PastCall], now: BootInstant) -> Duration {
-        let apart = past.last().map_or(now, |last| last.at + self.interval);
-        self.wait(past, now).max(apart.saturating_since(now))
+    /// How long after `now` another call could be made right after the next one. Without a burst none ever can: then, how
+    /// long until the next one could have been made an interval ago.
+    fn wait_for_two(self, past: &[PastCall], now: BootInstant) -> Duration {
+        if self.burst == 1 {
+            let earlier = now - self.interval;
+            return Replay::of(self, past, earlier).wait(earlier);
+        }
+        let mut replay = Replay::of(self, past, now);
+        let first = replay.wait(now);
+        if first.is_zero() { replay.wait(now) } else { first + self.interval }
+    }
+
+    /// As `wait`, but never less than an interval after the call before (two, for callers), for when the past is not known
+    /// for sure.
+    pub(super) fn wait_without_burst(
+        self,
+        past: &[PastCall],
+        now: BootInstant,
+        purpose: Purpose,
+    ) -> Duration {
+        let distance = match purpose {
+            Purpose::Schedule => self.interval,
+            Purpose::Callers => self.interval * 2,
+        };
+        let apart = past.last().map_or(now, |last| last.at + distance);
+        self.wait(past, now, purpose).max(apart.saturating_since(now))
     }
 
     /// A past after which nothing is left at `now`, and the next call is an interval away.
@@ -177,7 +203,7 @@ impl Replay {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Purpose::*, *};
 
     fn at(seconds: f64) -> BootInstant {
         BootInstant::since_boot(Duration::from_secs_f64(1000.0 + seconds))
@@ -211,22 +237,22 @@ mod tests {
     fn the_burst_is_free_and_then_one_each_interval() {
         let pace = Pace::within(CallLimit::B2BINPAY);
         assert_eq!(pace.available(&[], at(0.0)), 4);
-        assert_eq!(pace.wait(&calls(&[0.0, 0.0, 0.0]), at(0.0)), Duration::ZERO);
-        assert_eq!(pace.wait(&calls(&[0.0, 0.0, 0.0, 0.0]), at(1.0)), Duration::from_secs(5));
+        assert_eq!(pace.wait(&calls(&[0.0, 0.0, 0.0]), at(0.0), Schedule), Duration::ZERO);
+        assert_eq!(pace.wait(&calls(&[0.0, 0.0, 0.0, 0.0]), at(1.0), Schedule), Duration::from_secs(5));
         assert_eq!(pace.available(&calls(&[0.0, 0.0, 0.0, 0.0]), at(12.0)), 2);
     }
 
     #[test]
     fn calls_beyond_the_pace_are_counted_too() {
         let pace = Pace::within(CallLimit::B2BINPAY);
-        assert_eq!(pace.wait(&calls(&[0.0; 8]), at(1.0)), Duration::from_secs(29));
+        assert_eq!(pace.wait(&calls(&[0.0; 8]), at(1.0), Schedule), Duration::from_secs(29));
         assert_eq!(pace.available(&calls(&[0.0; 8]), at(1.0)), 0);
     }
 
     #[test]
     fn without_burst_the_last_call_must_be_an_interval_ago() {
         let pace = Pace::within(CallLimit::B2BINPAY);
-        let wait = |past: &[f64], now| pace.wait_without_burst(&calls(past), at(now)).as_secs();
+        let wait = |past: &[f64], now| pace.wait_without_burst(&calls(past), at(now), Schedule).as_secs();
         assert_eq!(wait(&[], 0.0), 0);
         assert_eq!(wait(&[0.0], 2.0), 4);
         assert_eq!(wait(&[0.0], 6.0), 0);
@@ -234,10 +260,36 @@ mod tests {
     }
 
     #[test]
+    fn callers_leave_one_for_the_schedule() {
+        let pace = Pace::within(CallLimit::B2BINPAY);
+        let wait = |past: &[f64], now| pace.wait(&calls(past), at(now), Callers).as_secs();
+        assert_eq!(wait(&[], 0.0), 0);
+        assert_eq!(wait(&[0.0; 2], 0.0), 0, "two are left");
+        assert_eq!(wait(&[0.0; 3], 0.0), 6, "one is left");
+        assert_eq!(wait(&[0.0; 3], 6.0), 0);
+        assert_eq!(wait(&[0.0; 4], 1.0), 11);
+        assert_eq!(wait(&[0.0; 8], 1.0), 35);
+        let wait = |past: &[f64], now| pace.wait_without_burst(&calls(past), at(now), Callers).as_secs();
+        assert_eq!(wait(&[0.0], 2.0), 10);
+        assert_eq!(wait(&[0.0], 12.0), 0);
+    }
+
+    #[test]
+    fn callers_leave_one_for_the_schedule_where_there_is_no_burst_too() {
+        let pace = Pace::within(CallLimit::new(3, Duration::from_secs(60)).unwrap());
+        assert_eq!(pace, Pace { burst: 1, interval: Duration::from_secs(60) });
+        let wait = |past: &[f64], now| pace.wait(&calls(past), at(now), Callers).as_secs();
+        assert_eq!(wait(&[], 0.0), 0);
+        assert_eq!(wait(&[0.0], 0.0), 120);
+        assert_eq!(wait(&[0.0], 70.0), 50);
+        assert_eq!(wait(&[0.0], 120.0), 0);
+    }
+
+    #[test]
     fn after_all_is_spent_the_next_call_is_an_interval_away() {
         for requests in [3, 15, 100, 1000] {
             let pace = Pace::within(CallLimit::new(requests, Duration::from_secs(60)).unwrap());
-            assert_eq!(pace.wait(&pace.all_spent(at(0.0)), at(0.0)), pace.interval);
+            assert_eq!(pace.wait(&pace.all_spent(at(0.0)), at(0.0), Schedule), pace.interval);
         }
     }
 

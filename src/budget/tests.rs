@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::*;
+use super::{Purpose::*, *};
 use crate::clock::{SystemClock, sleep_until};
 
 /// A clock that only moves when told.
@@ -69,7 +69,7 @@ fn world(history: History) -> (Arc<TestRecord>, Arc<TestClock>) {
 /// Takes until refused; how many were granted.
 async fn drain(budget: &CallBudget) -> u32 {
     let mut granted = 0;
-    while budget.take().await == Turn::Granted {
+    while budget.take(Schedule).await == Turn::Granted {
         granted += 1;
     }
     granted
@@ -96,7 +96,7 @@ async fn without_a_record_one_call_is_allowed_and_then_one_each_six_seconds() {
 async fn a_senseless_record_means_an_empty_bucket() {
     let (record, clock) = world(History::Senseless("bad sum".into()));
     let budget = budget(&record, &clock);
-    assert_eq!(budget.take().await, Turn::NotBefore(clock.now().boot + Duration::from_secs(6)));
+    assert_eq!(budget.take(Schedule).await, Turn::NotBefore(clock.now().boot + Duration::from_secs(6)));
     clock.advance(Duration::from_secs(6));
     assert_eq!(drain(&budget).await, 1);
 }
@@ -119,7 +119,7 @@ async fn an_unwritable_record_ends_the_burst_but_not_the_service() {
     assert_eq!(drain(&budget).await, 1);
     record.failing.store(false, Ordering::Relaxed);
     clock.advance(Duration::from_secs(6));
-    assert_eq!(budget.take().await, Turn::Granted);
+    assert_eq!(budget.take(Schedule).await, Turn::Granted);
     assert_eq!(budget.usage().problem, None);
 }
 
@@ -134,7 +134,7 @@ async fn what_was_spent_while_the_record_failed_is_written_down_when_it_works_ag
         assert_eq!(drain(&first).await, 1);
     }
     record.failing.store(false, Ordering::Relaxed);
-    let _ = first.take().await;
+    let _ = first.take(Schedule).await;
     let History::Kept(calls) = record.history.lock().unwrap().clone() else { panic!("no history") };
     assert!(calls.iter().filter(|call| !call.assumed).count() >= 3, "{calls:?}");
 }
@@ -143,7 +143,7 @@ async fn what_was_spent_while_the_record_failed_is_written_down_when_it_works_ag
 async fn usage_tells_what_is_used_and_left() {
     let (record, clock) = world(History::Kept(vec![]));
     let budget = budget(&record, &clock);
-    let _ = budget.take().await;
+    let _ = budget.take(Schedule).await;
     let usage = budget.usage();
     assert_eq!((usage.used, usage.available), (1, 3));
     clock.advance(Duration::from_secs(61));
@@ -184,7 +184,7 @@ async fn three_calls_on(wait: impl Fn() + Send + Sync + 'static) -> Arc<CallBudg
     });
     let mut granted = 0;
     for _ in 0..100 {
-        match budget.take().await {
+        match budget.take(Schedule).await {
             Turn::Granted => granted += 1,
             Turn::NotBefore(at) => sleep_until(&SystemClock, at).await,
         }
@@ -239,7 +239,7 @@ async fn whatever_the_limit_the_greediest_client_keeps_it_with_one_in_reserve() 
         let rest_at = clock.now().boot + limit.window() * 2 + LATEST_ARRIVAL;
         let (mut end, mut rested) = (rest_at, false);
         loop {
-            match budget.take().await {
+            match budget.take(Schedule).await {
                 Turn::Granted => made.push(clock.now().boot.as_duration()),
                 Turn::NotBefore(at) => clock.advance(at.saturating_since(clock.now().boot)),
             }
@@ -263,6 +263,27 @@ async fn whatever_the_limit_the_greediest_client_keeps_it_with_one_in_reserve() 
         let History::Kept(calls) = record.history.lock().unwrap().clone() else { panic!("no history") };
         assert!(calls.len() <= requests as usize, "{requests} in {window:?}: {} kept", calls.len());
     }
+}
+
+/// Tokens of 12 s, renewed each 8 s, and callers who always want more: together more than the pace.
+#[tokio::test]
+async fn callers_never_keep_the_schedule_waiting_and_get_what_it_leaves() {
+    let (record, clock) = world(History::Kept(vec![]));
+    let budget = budget(&record, &clock);
+    let (mut for_schedule, mut for_callers) = (0, 0);
+    for second in 0..3600 {
+        if second % 8 == 0 {
+            assert_eq!(budget.take(Schedule).await, Turn::Granted, "after {second} s");
+            for_schedule += 1;
+        }
+        if budget.take(Callers).await == Turn::Granted {
+            for_callers += 1;
+        }
+        clock.advance(Duration::from_secs(1));
+    }
+    // The pace lets 600 through in an hour.
+    assert_eq!(for_schedule, 450);
+    assert!(for_callers >= 150, "{for_callers}");
 }
 
 /// What happens in one step of the long run.
@@ -314,7 +335,7 @@ async fn arrivals(steps: Vec<Step>) -> Vec<u128> {
     for step in steps {
         match step {
             Step::Take { who, delay } => {
-                if processes[who].take().await == Turn::Granted
+                if processes[who].take(Schedule).await == Turn::Granted
                     && let Some(delay) = delay
                 {
                     arrived.push(now_ms(&clock) + delay.as_millis());
@@ -322,7 +343,7 @@ async fn arrivals(steps: Vec<Step>) -> Vec<u128> {
             }
             Step::Greedy { who, times, mut first_delay } => {
                 for _ in 0..times {
-                    match processes[who].take().await {
+                    match processes[who].take(Schedule).await {
                         Turn::Granted => {
                             arrived.push(now_ms(&clock) + std::mem::take(&mut first_delay).as_millis());
                         }
@@ -339,14 +360,14 @@ async fn arrivals(steps: Vec<Step>) -> Vec<u128> {
                     if restart {
                         processes[0] = budget(&record, &clock);
                     }
-                    if processes[0].take().await == Turn::Granted {
+                    if processes[0].take(Schedule).await == Turn::Granted {
                         arrived.push(now_ms(&clock));
                     }
                     clock.advance(time);
                 }
                 record.failing.store(false, Ordering::Relaxed);
                 // The process that ran on brings its calls into the record with its next look.
-                let _ = processes[0].take().await;
+                let _ = processes[0].take(Schedule).await;
             }
         }
     }

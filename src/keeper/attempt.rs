@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    budget::{CallBudget, Turn},
+    budget::{CallBudget, Purpose, Turn},
     clock::{BootInstant, Clock},
     issuer::{IssueError, TokenIssuer},
     token::{Grant, RefreshToken},
@@ -58,7 +58,7 @@ pub(super) async fn make(
     clock: &dyn Clock,
 ) -> AttemptEnd {
     let Attempt { kind, patience } = attempt;
-    let outcome = match budget.take().await {
+    let outcome = match budget.take(Purpose::Schedule).await {
         Turn::NotBefore(until) => Outcome::NoTurn(until),
         Turn::Granted => {
             let began = clock.now().boot;

@@ -6,7 +6,7 @@ use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
 
 use super::report::Report;
 use crate::{
-    budget::{CallBudget, Turn},
+    budget::{CallBudget, Purpose, Turn},
     cli::{
         Exit,
         layout::{moment, relative, span},
@@ -25,7 +25,7 @@ pub(super) async fn login(
     report: &mut Report,
 ) -> Exit {
     report.section("Online");
-    let turn = budget.take().await;
+    let turn = budget.take(Purpose::Schedule).await;
     if let Some(problem) = budget.usage().problem {
         report.warning(format!("the record of call times can't be kept: {problem}"));
     }
