@@ -8,7 +8,7 @@ use crate::{
     broker::{Broker, BrokerParts, CredentialFacts, UpstreamFacts},
     budget::{CallBudget, CallLimit, CallRecord, History, PastCall, RecordUnusable},
     caller::Peer,
-    clock::{Now, SystemClock},
+    clock::{Clock, Now, SystemClock},
     credentials::{ApiVersion, Credentials},
     issuer::{Answer, TokenIssuer},
     keeper::{self, KeeperSetup, TokenSettings},
@@ -34,10 +34,10 @@ struct Forgetful;
 impl CallRecord for Forgetful {
     fn update(
         &self,
-        _: Now,
-        decide: &mut dyn FnMut(History) -> Option<Vec<PastCall>>,
+        clock: &dyn Clock,
+        decide: &mut dyn FnMut(History, Now) -> Option<Vec<PastCall>>,
     ) -> Result<(), RecordUnusable> {
-        decide(History::Missing);
+        decide(History::Missing, clock.now());
         Ok(())
     }
 }
