@@ -13,6 +13,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) kind: AttemptKind,
+    /// Whose turn of the budget it takes.
+    pub(super) purpose: Purpose,
     /// How long the call may take.
     pub(super) patience: Duration,
 }
@@ -57,8 +59,8 @@ pub(super) async fn make(
     budget: &CallBudget,
     clock: &dyn Clock,
 ) -> AttemptEnd {
-    let Attempt { kind, patience } = attempt;
-    let outcome = match budget.take(Purpose::Schedule).await {
+    let Attempt { kind, purpose, patience } = attempt;
+    let outcome = match budget.take(purpose).await {
         Turn::NotBefore(until) => Outcome::NoTurn(until),
         Turn::Granted => {
             let began = clock.now().boot;

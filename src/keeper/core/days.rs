@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::keeper::attempt::{AttemptKind, Outcome};
 use crate::{
-    budget::{CallBudget, CallLimit, CallRecord, History, PastCall, Purpose, RecordUnusable, Turn},
+    budget::{CallBudget, CallLimit, CallRecord, History, PastCall, RecordUnusable, Turn},
     clock::Clock,
     token::{AccessToken, Grant, ServerClock},
 };
@@ -89,7 +89,7 @@ fn live_a_day(lifetime: Duration, v2: bool, seed: u64) -> Day {
             match action {
                 Action::Begin(attempt) => {
                     day.refreshes += u32::from(matches!(attempt.kind, AttemptKind::Refresh(_)));
-                    let outcome = match runtime.block_on(budget.take(Purpose::Schedule)) {
+                    let outcome = match runtime.block_on(budget.take(attempt.purpose)) {
                         Turn::NotBefore(until) => Outcome::NoTurn(until),
                         Turn::Granted => {
                             day.calls += 1;

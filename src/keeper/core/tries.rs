@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Action, CALLERS_LANE, Core, Failing, Lane, Note};
 use crate::{
+    budget::Purpose,
     clock::{BootInstant, Now},
     issuer::IssueError,
     keeper::{
@@ -49,7 +50,11 @@ impl Core {
         self.withdraw_if_seconded();
         self.trying = Some(lane);
         self.tries_begun += 1;
-        self.actions.push(Action::Begin(Attempt { kind, patience: self.settings.patience(left) }));
+        let purpose = match lane {
+            Lane::Schedule => Purpose::Schedule,
+            Lane::Callers => Purpose::Callers,
+        };
+        self.actions.push(Action::Begin(Attempt { kind, purpose, patience: self.settings.patience(left) }));
     }
 
     pub(super) fn ended(&mut self, end: AttemptEnd, now: Now) {
