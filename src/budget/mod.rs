@@ -221,6 +221,17 @@ impl CallBudget {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) const fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// Whether the disk has a thread that has not come back.
+    #[cfg(test)]
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.record_busy.load(Ordering::Acquire)
+    }
+
     /// Asks for one call for `purpose`. Takes no longer than 1.5 seconds, however the disk behaves, unless several ask at once: they are
     /// served one after the other. What is granted must be made at once.
     pub async fn take(&self, purpose: Purpose) -> Turn {

@@ -1,9 +1,8 @@
-//! The budget against random clients, restarts, clock steps, crashes and disks.
+//! The budget on a record in memory. It is driven over the real one, against everything, in `crate::state`.
 
 use std::sync::atomic::AtomicU64;
 
 use jiff::Timestamp;
-use proptest::prelude::*;
 
 use super::{Purpose::*, *};
 use crate::clock::{SystemClock, sleep_until};
@@ -284,107 +283,4 @@ async fn callers_never_keep_the_schedule_waiting_and_get_what_it_leaves() {
     // The pace lets 600 through in an hour.
     assert_eq!(for_schedule, 450);
     assert!(for_callers >= 150, "{for_callers}");
-}
-
-/// What happens in one step of the long run.
-#[derive(Clone, Debug)]
-enum Step {
-    /// Process `who` asks; if granted, the call arrives at the upstream so much later, or never.
-    Take { who: usize, delay: Option<Duration> },
-    /// The greediest of clients: waits to the nanosecond for its turn, so many times in a row. The first call arrives late.
-    Greedy { who: usize, times: usize, first_delay: Duration },
-    /// Time goes by.
-    Pass(Duration),
-    /// Process `who` is killed and started anew.
-    Restart { who: usize },
-    /// The record turns out corrupt.
-    Corrupt,
-    /// The disk fails for a while; one process alone runs on, and may be killed and started meanwhile.
-    DiskFails { for_steps: Vec<(bool, Duration)> },
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let short = || (0_u64..12_000).prop_map(Duration::from_millis);
-    let late = prop_oneof![
-        3 => Just(Some(Duration::ZERO)),
-        3 => (0_u64..11_500).prop_map(|ms| Some(Duration::from_millis(ms))),
-        1 => Just(None),
-    ];
-    let step = prop_oneof![
-        20 => (0..3_usize, late).prop_map(|(who, delay)| Step::Take { who, delay }),
-        6 => short().prop_map(Step::Pass),
-        4 => (0..3_usize, 1..20_usize, 0_u64..11_500).prop_map(|(who, times, late)| Step::Greedy {
-            who,
-            times,
-            first_delay: Duration::from_millis(late),
-        }),
-        3 => (0..3_usize).prop_map(|who| Step::Restart { who }),
-        1 => Just(Step::Corrupt),
-        1 => prop::collection::vec((any::<bool>(), short()), 1..20)
-            .prop_map(|for_steps| Step::DiskFails { for_steps }),
-    ];
-    prop::collection::vec(step, 1..250)
-}
-
-/// Plays `steps`; the times at which calls arrived, in milliseconds.
-async fn arrivals(steps: Vec<Step>) -> Vec<u128> {
-    let (record, clock) = world(History::Missing);
-    let mut processes: Vec<_> = (0..3).map(|_| budget(&record, &clock)).collect();
-    let mut arrived = Vec::new();
-    let now_ms = |clock: &TestClock| clock.now().boot.as_duration().as_millis();
-    for step in steps {
-        match step {
-            Step::Take { who, delay } => {
-                if processes[who].take(Schedule).await == Turn::Granted
-                    && let Some(delay) = delay
-                {
-                    arrived.push(now_ms(&clock) + delay.as_millis());
-                }
-            }
-            Step::Greedy { who, times, mut first_delay } => {
-                for _ in 0..times {
-                    match processes[who].take(Schedule).await {
-                        Turn::Granted => {
-                            arrived.push(now_ms(&clock) + std::mem::take(&mut first_delay).as_millis());
-                        }
-                        Turn::NotBefore(at) => clock.advance(at.saturating_since(clock.now().boot)),
-                    }
-                }
-            }
-            Step::Pass(time) => clock.advance(time),
-            Step::Restart { who } => processes[who] = budget(&record, &clock),
-            Step::Corrupt => *record.history.lock().unwrap() = History::Senseless("test".into()),
-            Step::DiskFails { for_steps } => {
-                record.failing.store(true, Ordering::Relaxed);
-                for (restart, time) in for_steps {
-                    if restart {
-                        processes[0] = budget(&record, &clock);
-                    }
-                    if processes[0].take(Schedule).await == Turn::Granted {
-                        arrived.push(now_ms(&clock));
-                    }
-                    clock.advance(time);
-                }
-                record.failing.store(false, Ordering::Relaxed);
-                // The process that ran on brings its calls into the record with its next look.
-                let _ = processes[0].take(Schedule).await;
-            }
-        }
-    }
-    arrived.sort_unstable();
-    arrived
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn no_sixty_seconds_hold_more_than_fifteen_calls(steps in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let arrived = runtime.block_on(arrivals(steps));
-        for (first, start) in arrived.iter().enumerate() {
-            let within = arrived[first..].iter().take_while(|time| **time <= start + 60_000).count();
-            prop_assert!(within <= 15, "{within} calls from {start} ms on: {arrived:?}");
-        }
-    }
 }

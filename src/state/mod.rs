@@ -3,3 +3,6 @@
 mod call_record;
 
 pub use call_record::CallRecordFile;
+
+#[cfg(test)]
+mod long_run;
