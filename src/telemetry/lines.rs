@@ -148,12 +148,11 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         lines.write_to(ours).unwrap();
         let line = "x".repeat(1023) + "\n";
-        // More than any pipe and the queue together.
-        for _ in 0..4096 {
+        // Nobody reads: when pipe and queue are full, lines are lost. The writer may begin late, and take some along.
+        while lines.lock().lost <= 1000 {
             said(&lines, &line);
         }
         lines.flush(Duration::from_millis(10));
-        assert!(lines.lock().lost > 1000);
         assert!(lines.lock().bytes <= MOST_BYTES);
 
         // Reading on brings out all that was kept.
