@@ -173,12 +173,12 @@ async fn health_follows_whether_a_token_can_be_handed_out() {
     assert_eq!(check(&caller, TOKENS).await, Ok(ServingStatus::Serving));
     // Nothing was said of the signs since. Stopping may be told before the end.
     world.daemon.signal(Signal::SIGTERM);
-    let mut word = soon("the next word", signs.message()).await;
-    if let Ok(Some(last)) = word {
+    let mut told = soon("the next word", signs.message()).await;
+    if let Ok(Some(last)) = told {
         assert_eq!(last.status(), ServingStatus::NotServing);
-        word = soon("the end", signs.message()).await;
+        told = soon("the end", signs.message()).await;
     }
-    assert_eq!(Refused::from(word.unwrap_err()).reason, "SHUTTING_DOWN");
+    assert_eq!(Refused::from(told.unwrap_err()).reason, "SHUTTING_DOWN");
 }
 
 #[tokio::test]
