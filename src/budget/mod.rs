@@ -243,7 +243,7 @@ impl CallBudget {
         // A process that was stopped or a machine that was suspended since `at` wakes up here: the call would arrive long
         // after the time that was written down for it.
         let now = self.clock.now().boot;
-        if turn == Turn::Granted && now.saturating_since(at) > self.patience {
+        if turn == Turn::Granted && now.saturating_since(at) > PATIENCE_WITH_DISK {
             return Turn::NotBefore(now);
         }
         turn
