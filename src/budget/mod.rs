@@ -156,8 +156,10 @@ pub struct CallBudget {
     limit: CallLimit,
     record: Arc<dyn CallRecord>,
     clock: Arc<dyn Clock>,
-    /// [`PATIENCE_WITH_DISK`], or less in tests.
+    /// [`PATIENCE_WITH_DISK`], except in tests.
     patience: Duration,
+    /// How old a granted call may be when it is handed out: [`PATIENCE_WITH_DISK`], except in tests.
+    oldest_turn: Duration,
     memory: Mutex<Memory>,
     one_at_a_time: tokio::sync::Mutex<()>,
     /// Set while a thread is held up by the disk: it is not sent another.
@@ -215,6 +217,7 @@ impl CallBudget {
             record,
             clock,
             patience: PATIENCE_WITH_DISK,
+            oldest_turn: PATIENCE_WITH_DISK,
             memory: Mutex::default(),
             one_at_a_time: tokio::sync::Mutex::default(),
             record_busy: Arc::default(),
@@ -243,7 +246,7 @@ impl CallBudget {
         // A process that was stopped or a machine that was suspended since `at` wakes up here: the call would arrive long
         // after the time that was written down for it.
         let now = self.clock.now().boot;
-        if turn == Turn::Granted && now.saturating_since(at) > PATIENCE_WITH_DISK {
+        if turn == Turn::Granted && now.saturating_since(at) > self.oldest_turn {
             return Turn::NotBefore(now);
         }
         turn
