@@ -1,9 +1,15 @@
-//! Who calls: the peer at the other end of a connection, as the kernel vouches for it, and the name under which the
-//! policy knows it.
+//! Who calls: the peer at the other end of a connection, as the kernel or a certificate vouches for it, and the name under
+//! which the policy knows it.
 //!
 //! Nothing here is what a caller says of itself.
 
-use std::{fmt, str::FromStr, sync::Arc};
+mod identity;
+
+use std::{fmt, net::SocketAddr, str::FromStr, sync::Arc};
+
+pub use identity::{
+    CertifiedName, DnsName, NoName, NotADnsName, NotASpiffeId, NotAUnit, SpiffeId, SystemdUnit,
+};
 
 /// What a caller is called in the configuration, in answers, logs and metrics. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,16 +68,28 @@ pub enum Peer {
         groups: Vec<u32>,
         /// Its number, for logs alone: it may be another process's by the time one looks.
         pid: Option<i32>,
+        /// The system's service that it runs in, if it runs in one.
+        unit: Option<SystemdUnit>,
+    },
+    /// Whoever holds the key of a certificate that one of the configured authorities signed.
+    Tls {
+        /// Where it connects from.
+        address: SocketAddr,
+        /// The one name that the certificate gives it, or why it gives none.
+        name: Result<CertifiedName, NoName>,
     },
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unix { uid, gid, pid, groups: _ } => {
+            Self::Unix { uid, gid, pid, unit, groups: _ } => {
                 write!(f, "uid {uid}, gid {gid}")?;
+                unit.as_ref().map_or(Ok(()), |unit| write!(f, ", unit {unit}"))?;
                 pid.map_or(Ok(()), |pid| write!(f, ", pid {pid}"))
             }
+            Self::Tls { address, name: Ok(name) } => write!(f, "{name} at {address}"),
+            Self::Tls { address, name: Err(why) } => write!(f, "nameless at {address}: {why}"),
         }
     }
 }
@@ -92,8 +110,14 @@ mod tests {
 
     #[test]
     fn a_peer_shows_what_finds_it() {
-        let peer = |pid| Peer::Unix { uid: 1000, gid: 100, groups: vec![4, 24], pid };
-        assert_eq!(peer(Some(4711)).to_string(), "uid 1000, gid 100, pid 4711");
-        assert_eq!(peer(None).to_string(), "uid 1000, gid 100");
+        let peer = |pid, unit| Peer::Unix { uid: 1000, gid: 100, groups: vec![4, 24], pid, unit };
+        assert_eq!(peer(Some(4711), None).to_string(), "uid 1000, gid 100, pid 4711");
+        assert_eq!(peer(None, None).to_string(), "uid 1000, gid 100");
+        let unit = "payouts.service".parse().ok();
+        assert_eq!(peer(Some(1), unit).to_string(), "uid 1000, gid 100, unit payouts.service, pid 1");
+        let remote = |name| Peer::Tls { address: "10.1.2.3:4711".parse().unwrap(), name };
+        let named = CertifiedName::Spiffe("spiffe://example.org/payouts".parse().unwrap());
+        assert_eq!(remote(Ok(named)).to_string(), "spiffe://example.org/payouts at 10.1.2.3:4711");
+        assert!(remote(Err(NoName::Nothing)).to_string().starts_with("nameless at 10.1.2.3:4711: "));
     }
 }

@@ -138,7 +138,9 @@ struct Exception {
     why: &'static str,
 }
 
-const EXCEPTIONS: [Exception; 9] = [
+const EXCEPTIONS: [Exception; 11] = [
+    Exception { module: "caller", path: "std::net::SocketAddr", why: "an address is a word, and opens nothing" },
+    Exception { module: "policy", path: "std::net::IpAddr", why: "the same" },
     Exception {
         module: "clock",
         path: "nix::time",

@@ -120,7 +120,7 @@ impl Broker {
 
     /// The name under which the policy knows `peer`, whatever it may do. Puts nothing on record.
     pub fn identify(&self, peer: &Peer) -> Result<CallerName, Denial> {
-        self.policy.load().name_of(peer)
+        self.policy.load().admit(peer).map(|rule| rule.name.clone())
     }
 
     /// The name under which `peer` may do something that any one of `permissions` allows. A denial is on record when this

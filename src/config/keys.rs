@@ -78,21 +78,8 @@ pub(super) const LISTS: [&str; 2] = ["listen", "caller"];
 
 /// Keys and sections that are designed but not built. They are no typing mistakes, and who writes one must learn that
 /// it would have no effect. Whoever builds one takes its line out.
-pub(super) const LATER: [&str; 13] = [
-    "listen.tcp",
-    "listen.cert",
-    "listen.key",
-    "listen.client_ca",
-    "listen.systemd",
-    "caller.systemd_unit",
-    "caller.spiffe_id",
-    "caller.dns_name",
-    "caller.networks",
-    "caller.rate",
-    "http",
-    "ha",
-    "audit",
-];
+pub(super) const LATER: [&str; 8] =
+    ["listen.tcp", "listen.cert", "listen.key", "listen.client_ca", "listen.systemd", "http", "ha", "audit"];
 
 const fn within<T>(from: T, to: T, why: &'static str) -> Range<T> {
     Range { from, to, why }
@@ -269,19 +256,49 @@ pub const KEYS: &[Key] = &[
         path: "caller.unix_user",
         kind: Kind::Text("the name or number of a user, as text"),
         unset: Unset::Nothing("\"payouts\""),
-        description: "The user whose processes are this caller. Exactly one of `unix_user` and `unix_group` is written. Names are looked up when the configuration is read.",
+        description: "The user whose processes are this caller. Exactly one of `unix_user`, `unix_group`, `systemd_unit`, `spiffe_id` and `dns_name` is written. Names are looked up when the configuration is read.",
     },
     Key {
         path: "caller.unix_group",
         kind: Kind::Text("the name or number of a group, as text"),
         unset: Unset::Nothing("\"payouts\""),
-        description: "The group whose members' processes are this caller, be it their primary group or another. A process that matches two callers is denied.",
+        description: "The group whose members' processes are this caller, be it their primary group or another. A process that matches two callers is denied, and a user of this host who would be two is an error.",
+    },
+    Key {
+        path: "caller.systemd_unit",
+        kind: Kind::Text("the full name of a system service"),
+        unset: Unset::Nothing("\"payouts.service\""),
+        description: "The system service whose processes are this caller, whatever their user: the kernel tells the process, and its control group tells the service. Services of a user's own manager and what runs in a container's or a session's scope are none.",
+    },
+    Key {
+        path: "caller.spiffe_id",
+        kind: Kind::Text("a SPIFFE ID"),
+        unset: Unset::Nothing("\"spiffe://example.org/payouts\""),
+        description: "The workload that is this caller, over TCP: the one URI in the certificate that it shows.",
+    },
+    Key {
+        path: "caller.dns_name",
+        kind: Kind::Text("a DNS name"),
+        unset: Unset::Nothing("\"payouts.example.org\""),
+        description: "The host that is this caller, over TCP: the one DNS name in the certificate that it shows, which has no URI. Wildcards match nothing.",
+    },
+    Key {
+        path: "caller.networks",
+        kind: Kind::Words("networks"),
+        unset: Unset::Nothing("[\"10.1.0.0/16\"]"),
+        description: "Where the caller may connect from, for callers over TCP: addresses with the length of their prefix. Unset: from anywhere, with its certificate.",
+    },
+    Key {
+        path: "caller.rate",
+        kind: Kind::Text("a rate"),
+        unset: Unset::Nothing("\"50/s\""),
+        description: "How often the caller may call: so many calls for each second (`s`), minute (`m`) or hour (`h`), which may come all at once. More are answered `CALLER_RATE_LIMITED`. Unset: as often as it likes.",
     },
     Key {
         path: "caller.allow",
         kind: Kind::Words("permissions"),
         unset: Unset::Refused("[\"GetAccessToken\", \"VerifySign\"]"),
-        description: "What the caller may do: `GetAccessToken`, `WatchAccessToken`, `VerifySign`, `VerifySign:message`, `Health`, `Reflection`, `Admin:GetStatus`, or `Admin` for all of `Admin:…`. Nothing else is allowed.",
+        description: "What the caller may do: `GetAccessToken`, `WatchAccessToken`, `VerifySign`, `VerifySign:message`, `Health`, `Reflection`, `Admin:GetStatus`, `Admin:Reload`, `Admin:Lockdown`, `Admin:Unlock`, or `Admin` for all of `Admin:…`. Nothing else is allowed.",
     },
     Key {
         path: "log.format",

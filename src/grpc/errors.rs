@@ -22,6 +22,12 @@ pub enum ErrorReason {
     CallerUnknown,
     /// The caller's rule does not allow the method.
     MethodNotAllowed,
+    /// The caller's rule does not let it in from its address.
+    NetworkNotAllowed,
+    /// The caller calls more often than its rule allows.
+    CallerRateLimited,
+    /// The caller has too many calls open.
+    TooManyStreams,
     /// The callback can't be read.
     MalformedCallback,
     /// More validity is asked for than tokens have.
@@ -60,6 +66,9 @@ impl ErrorReason {
         match self {
             Self::CallerUnknown => "CALLER_UNKNOWN",
             Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
+            Self::NetworkNotAllowed => "NETWORK_NOT_ALLOWED",
+            Self::CallerRateLimited => "CALLER_RATE_LIMITED",
+            Self::TooManyStreams => "TOO_MANY_STREAMS",
             Self::MalformedCallback => "MALFORMED_CALLBACK",
             Self::ValidityTooLong => "VALIDITY_TOO_LONG",
             Self::BadRequest => "BAD_REQUEST",
@@ -81,7 +90,8 @@ impl ErrorReason {
     const fn code(self) -> Code {
         match self {
             Self::CallerUnknown => Code::Unauthenticated,
-            Self::MethodNotAllowed => Code::PermissionDenied,
+            Self::MethodNotAllowed | Self::NetworkNotAllowed => Code::PermissionDenied,
+            Self::CallerRateLimited | Self::TooManyStreams => Code::ResourceExhausted,
             Self::MalformedCallback | Self::ValidityTooLong | Self::BadRequest => Code::InvalidArgument,
             Self::UpstreamUnavailable
             | Self::UpstreamThrottled
@@ -150,7 +160,12 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
 pub(super) fn denied(denial: &Denial) -> Status {
     let reason = match denial {
         Denial::CallerUnknown { .. } | Denial::Ambiguous { .. } => ErrorReason::CallerUnknown,
+        Denial::NetworkNotAllowed { .. } => ErrorReason::NetworkNotAllowed,
         Denial::MethodNotAllowed { .. } => ErrorReason::MethodNotAllowed,
+        Denial::RateLimited { retry_after, .. } => {
+            return ErrorReason::CallerRateLimited.status_until(denial.to_string(), Some(*retry_after));
+        }
+        Denial::TooManyCalls { .. } => ErrorReason::TooManyStreams,
     };
     reason.status(denial.to_string())
 }

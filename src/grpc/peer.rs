@@ -20,6 +20,7 @@ pub(super) fn unix_peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
         gid: credentials.gid(),
         groups: groups(socket)?,
         pid: Some(credentials.pid()).filter(|pid| *pid > 0),
+        unit: None,
     })
 }
 
@@ -64,7 +65,9 @@ mod tests {
     #[test]
     fn a_socket_pair_has_ourselves_at_its_other_end() {
         let (socket, _other) = UnixStream::pair().unwrap();
-        let Peer::Unix { uid, gid, groups, pid } = unix_peer(socket.as_fd()).unwrap();
+        let Peer::Unix { uid, gid, groups, pid, unit: _ } = unix_peer(socket.as_fd()).unwrap() else {
+            panic!("a Unix socket has a process at its other end");
+        };
         assert_eq!((uid, gid), (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()));
         let mut expected: Vec<_> = nix::unistd::getgroups().unwrap().iter().map(|gid| gid.as_raw()).collect();
         let mut groups = groups;

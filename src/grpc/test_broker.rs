@@ -47,7 +47,7 @@ pub(super) const KNOWN: u32 = 1000;
 
 /// A process of this user.
 pub(super) fn peer(uid: u32) -> Arc<Peer> {
-    Arc::new(Peer::Unix { uid, gid: 1, groups: Vec::new(), pid: None })
+    Arc::new(Peer::Unix { uid, gid: 1, groups: Vec::new(), pid: None, unit: None })
 }
 
 /// A broker whose keeper runs in the background, for as long as the test's runtime.
@@ -74,11 +74,11 @@ pub(super) fn broker() -> Arc<Broker> {
         callback_secret: Some("callback secret".into()),
     };
     let allow = Permissions::words().map(|word| Permissions::of_word(word).unwrap());
-    let rule = Rule {
-        name: "known".parse().unwrap(),
-        selector: Selector::UnixUser(KNOWN),
-        allow: allow.fold(Permissions::default(), Permissions::union),
-    };
+    let rule = Rule::new(
+        "known".parse().unwrap(),
+        Selector::UnixUser(KNOWN),
+        allow.fold(Permissions::default(), Permissions::union),
+    );
     Broker::new(BrokerParts {
         keeper,
         policy: Policy::new(vec![rule]).unwrap(),

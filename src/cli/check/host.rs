@@ -21,7 +21,7 @@ use crate::{
     },
     clock::{Now, SystemClock},
     config::{Config, Listen},
-    policy::{Permission, Selector},
+    policy::{Permission, Rule, Selector},
     state::CallRecordFile,
 };
 
@@ -99,20 +99,37 @@ pub(super) fn callers(config: &Config, report: &mut Report) {
     let heading = |text: &str| Cell::toned(text, Tone::Strong);
     let rules = config.policy().rules();
     if !rules.is_empty() {
-        report.row([heading("CALLER"), heading("WHO"), heading("MAY")]);
+        report.row(["CALLER", "WHO", "FROM", "RATE", "MAY"].map(heading));
     }
     for rule in rules {
         let may: Vec<_> = rule.allow.iter().map(Permission::as_str).collect();
-        report.row([rule.name.as_str().into(), who(rule.selector).into(), may.join(" ").into()]);
+        report.row([
+            rule.name.as_str().into(),
+            who(&rule.selector).into(),
+            from(rule).into(),
+            rule.rate.map_or_else(|| "any".to_owned(), |rate| rate.to_string()).into(),
+            may.join(" ").into(),
+        ]);
     }
 }
 
-fn who(selector: Selector) -> String {
+fn from(rule: &Rule) -> String {
+    if !rule.selector.is_remote() {
+        "this host".to_owned()
+    } else if rule.networks.is_empty() {
+        "anywhere".to_owned()
+    } else {
+        rule.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn who(selector: &Selector) -> String {
     let name = match selector {
-        Selector::UnixUser(uid) => User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name),
+        Selector::UnixUser(uid) => User::from_uid(Uid::from_raw(*uid)).ok().flatten().map(|user| user.name),
         Selector::UnixGroup(gid) => {
-            Group::from_gid(Gid::from_raw(gid)).ok().flatten().map(|group| group.name)
+            Group::from_gid(Gid::from_raw(*gid)).ok().flatten().map(|group| group.name)
         }
+        Selector::SystemdUnit(_) | Selector::Certificate(_) => return selector.to_string(),
     };
     match name {
         Some(name) => format!("{selector} ({name})"),
@@ -177,8 +194,8 @@ mod tests {
 
     #[test]
     fn users_are_told_by_number_and_name() {
-        assert_eq!(who(Selector::UnixUser(0)), "uid 0 (root)");
-        assert_eq!(who(Selector::UnixGroup(0)), "gid 0 (root)");
-        assert_eq!(who(Selector::UnixUser(3_999_999_999)), "uid 3999999999 (no name on this host)");
+        assert_eq!(who(&Selector::UnixUser(0)), "uid 0 (root)");
+        assert_eq!(who(&Selector::UnixGroup(0)), "gid 0 (root)");
+        assert_eq!(who(&Selector::UnixUser(3_999_999_999)), "uid 3999999999 (no name on this host)");
     }
 }

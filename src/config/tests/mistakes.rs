@@ -1,6 +1,7 @@
 //! Configurations that are wrong, and what is said of them.
 
 use super::*;
+use crate::policy::Permissions;
 
 #[test]
 fn an_empty_file_is_told_what_it_needs() {
@@ -82,16 +83,15 @@ fn a_key_in_the_wrong_section_is_shown_the_right_one() {
 
 #[test]
 fn what_a_later_version_will_know_is_no_typing_mistake() {
-    let text = "[[listen]]\ntcp = \"0.0.0.0:7443\"\nunix = \"/run/a\"\n[[caller]]\nname = \"a\"\nrate = \"5/s\"\nunix_user = \"1\"\n\
+    let text = "[[listen]]\ntcp = \"0.0.0.0:7443\"\nunix = \"/run/a\"\n[[caller]]\nname = \"a\"\nunix_user = \"1\"\n\
                 allow = [\"Health\"]\n[http]\nlisten = \"127.0.0.1:9464\"\n[ha]\n[audit]\n";
     assert_eq!(
         errors_after_minimal(text),
         [
             "8:1: listen.tcp is not part of this version: take it out",
-            "12:1: caller.rate is not part of this version: take it out",
-            "15:2: http is not part of this version: take it out",
-            "17:2: ha is not part of this version: take it out",
-            "18:2: audit is not part of this version: take it out",
+            "14:2: http is not part of this version: take it out",
+            "16:2: ha is not part of this version: take it out",
+            "17:2: audit is not part of this version: take it out",
         ]
     );
 }
@@ -154,7 +154,7 @@ name = "e"
 unix_user = "broken"
 allow = ["Health"]
 "#;
-    let words = "GetAccessToken, WatchAccessToken, VerifySign, VerifySign:message, Health, Reflection, Admin:GetStatus, Admin";
+    let words = Permissions::words().collect::<Vec<_>>().join(", ");
     assert_eq!(
         errors_after_minimal(text),
         [
@@ -164,7 +164,7 @@ allow = ["Health"]
             format!("10:27: caller.allow: no such permission; there are {words}"),
             "14:14: caller.unix_group stands beside caller.unix_user: a caller is one or the other, write two callers".to_owned(),
             "15:9: caller.allow is a list of permissions in brackets, such as [\"GetAccessToken\", \"VerifySign\"]".to_owned(),
-            "16:1: this caller has no unix_user and no unix_group; exactly one says who it is".to_owned(),
+            "16:1: this caller has none of unix_user, unix_group, systemd_unit, spiffe_id, dns_name; exactly one says who it is".to_owned(),
             "18:9: caller.allow is a list of permissions in brackets, such as [\"GetAccessToken\", \"VerifySign\"]".to_owned(),
             "19:1: caller.name is missing; write for example name = \"payouts\"".to_owned(),
             "19:1: caller.allow is missing; write for example allow = [\"GetAccessToken\", \"VerifySign\"]".to_owned(),
@@ -185,6 +185,67 @@ fn callers_that_overlap_are_told_with_both_places() {
         [
             "11:1: this caller \"b\" is the same uid 1000 as the caller \"a\" of line 7: give each peer one caller, and each caller its own name",
             "15:1: this caller's name \"a\" is already that of the caller of line 7: give each peer one caller, and each caller its own name",
+        ]
+    );
+}
+
+#[test]
+fn a_user_who_would_be_two_callers_is_told_with_both() {
+    let caller =
+        |name: &str, who: &str| format!("[[caller]]\nname = \"{name}\"\n{who}\nallow = [\"Health\"]\n");
+    let user = caller("a", "unix_user = \"payouts\"");
+    assert_eq!(
+        errors_after_minimal(&(user + &caller("b", "unix_group = \"50\""))),
+        [
+            "11:1: uid 1000 would be this caller \"b\" (gid 50) and also the caller \"a\" (uid 1000) of line 7: take the user out of the group, or remove one of the two callers"
+        ]
+    );
+    let two_groups = caller("c", "unix_group = \"60\"") + &caller("d", "unix_group = \"50\"");
+    assert_eq!(
+        errors_after_minimal(&two_groups),
+        [
+            "11:1: uid 1001 would be this caller \"d\" (gid 50) and also the caller \"c\" (gid 60) of line 7: take the user out of the group, or remove one of the two callers"
+        ]
+    );
+    right(&format!(
+        "{MINIMAL}{}",
+        caller("a", "unix_user = \"payouts\"") + &caller("c", "unix_group = \"60\"")
+    ));
+}
+
+#[test]
+fn who_a_remote_caller_is_and_how_it_may_call_is_told_precisely() {
+    let text = r#"[[caller]]
+name = "a"
+spiffe_id = "spiffe://Example.org/a"
+networks = ["10.1.0.1/16", "10.1.0.0/33", "192.0.2.1"]
+rate = "50"
+allow = ["Health"]
+[[caller]]
+name = "b"
+dns_name = "*.example.org"
+systemd_unit = "b"
+allow = ["Health"]
+[[caller]]
+name = "c"
+unix_user = "1"
+networks = ["10.0.0.0/8"]
+allow = ["Health"]
+[[caller]]
+name = "d"
+systemd_unit = "payouts"
+allow = ["Health"]
+"#;
+    assert_eq!(
+        errors_after_minimal(text),
+        [
+            "9:13: caller.spiffe_id can't be used: a SPIFFE ID is spiffe://, a trust domain in lower case, and a path, such as spiffe://example.org/payouts",
+            "10:13: caller.networks: the address has bits beyond the length of its prefix; write 10.1.0.0/16",
+            "10:28: caller.networks: a network is an address and a length, such as \"10.1.0.0/16\" or \"2001:db8::/32\"",
+            "11:8: caller.rate can't be read: a rate is a whole number from 1 to 1000000, a slash, and s, m or h, such as \"50/s\" or \"600/m\"",
+            "15:12: caller.dns_name stands beside caller.systemd_unit: a caller is one or the other, write two callers",
+            "21:12: caller.networks is for callers over TCP, by spiffe_id or dns_name: take it out, a process of this host has no address",
+            "25:16: caller.systemd_unit can't be used: a unit is the full name of a system service, such as payouts.service or worker@7.service; user@….service is none: what runs there is its user's",
         ]
     );
 }
