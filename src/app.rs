@@ -3,7 +3,7 @@
 //! [`build`] makes everything and opens the sockets, [`Bound::run`] serves until it is told to stop and then drains. Every
 //! task's end is awaited; an end that nobody asked for ends the process, since its supervisor starts a whole one.
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -171,9 +171,9 @@ pub fn build(
 }
 
 impl Bound {
-    /// The sockets that are open.
-    pub fn sockets(&self) -> Vec<PathBuf> {
-        self.listeners.iter().map(|listener| listener.path().to_owned()).collect()
+    /// Where it listens.
+    pub fn sockets(&self) -> Vec<String> {
+        self.listeners.iter().map(|listener| listener.place().to_owned()).collect()
     }
 
     /// The broker behind them.

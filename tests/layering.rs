@@ -139,7 +139,11 @@ struct Exception {
 }
 
 const EXCEPTIONS: [Exception; 11] = [
-    Exception { module: "caller", path: "std::net::SocketAddr", why: "an address is a word, and opens nothing" },
+    Exception {
+        module: "caller",
+        path: "std::net::SocketAddr",
+        why: "an address is a word, and opens nothing",
+    },
     Exception { module: "policy", path: "std::net::IpAddr", why: "the same" },
     Exception {
         module: "clock",

@@ -61,7 +61,7 @@ pub(super) fn run(file: &Path) -> Exit {
         };
         for socket in bound.sockets() {
             tracing::info!(
-                socket = %socket.display(),
+                socket,
                 upstream = %config.upstream.base_url,
                 api = %config.upstream.api,
                 version = env!("CARGO_PKG_VERSION"),

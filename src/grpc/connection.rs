@@ -1,9 +1,10 @@
 //! One connection: what it may take, and when it ends.
 
 use std::{
-    io::{self, Cursor},
-    pin::pin,
+    io::{self, IoSlice},
+    pin::{Pin, pin},
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -12,7 +13,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{io::AsyncReadExt, net::UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::util::MapRequest;
@@ -47,8 +48,8 @@ impl Stay {
 
 /// Serves one connection until its peer, its age or `drain` ends it; each but the first with a GOAWAY, and time for the
 /// calls under way.
-pub(super) async fn connection(
-    mut stream: UnixStream,
+pub(super) async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    mut stream: S,
     peer: Arc<Peer>,
     stay: Stay,
     service: Service,
@@ -71,7 +72,7 @@ pub(super) async fn connection(
 
 /// Whether the peer says the preface. The first byte that is not its ends the matter: who speaks another protocol, and
 /// waits for an answer before it says more, should not wait for the timeout.
-async fn greets(stream: &mut UnixStream) -> io::Result<bool> {
+async fn greets(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
     let mut said = [0; PREFACE.len()];
     let mut length = 0;
     while length < said.len() {
@@ -84,8 +85,8 @@ async fn greets(stream: &mut UnixStream) -> io::Result<bool> {
     Ok(true)
 }
 
-async fn serve(
-    stream: UnixStream,
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
     peer: Arc<Peer>,
     stay: Stay,
     service: Service,
@@ -97,8 +98,7 @@ async fn serve(
         request.extensions_mut().insert(Arc::clone(&peer));
         request
     });
-    let (read, write) = stream.into_split();
-    let io = TokioIo::new(tokio::io::join(Cursor::new(PREFACE).chain(read), write));
+    let io = TokioIo::new(Greeted { preface: PREFACE, stream });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -123,4 +123,57 @@ async fn serve(
         () = aged => served.as_mut().graceful_shutdown(),
     }
     tokio::time::timeout(stay.grace, served).await.unwrap_or(Ok(()))
+}
+
+/// A stream whose preface was read and is to be read again.
+struct Greeted<S> {
+    /// What is left of it.
+    preface: &'static [u8],
+    stream: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.preface.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, into);
+        }
+        let (now, later) = self.preface.split_at(self.preface.len().min(into.remaining()));
+        into.put_slice(now);
+        self.preface = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
 }

@@ -1,7 +1,8 @@
 //! The doors: sockets, and the loop that accepts.
 //!
 //! tonic's own loop waits for ever on one silent peer when it stops, spins when file descriptors run out, and bounds
-//! neither connections nor first bytes; so this one is ours. It promises:
+//! neither connections nor first bytes; so this one is ours. It is one loop for every kind of door: a [`Socket`] is what
+//! differs between them, which is how they learn who comes. It promises:
 //!
 //! - that no process which the policy doesn't know can keep a caller from being let in, since [`Places`] gives those a few
 //!   places of their own, and for seconds. Callers share theirs, and one that takes them all does keep the others out;
@@ -10,26 +11,22 @@
 //! - that `serve` returns as soon as it is told to, whoever is silent.
 
 mod bind;
+mod unix;
 
-use std::{
-    os::{fd::AsFd, unix::fs::MetadataExt},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 pub use bind::CannotListen;
 use tokio::{
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use unix::UnixDoor;
 
 use super::{
     Service,
     connection::{Stay, connection},
-    peer::unix_peer,
 };
 use crate::{caller::Peer, config::Limits};
 
@@ -56,18 +53,53 @@ impl Places {
     }
 }
 
-/// A Unix socket that accepts connections.
-pub struct Listener {
-    socket: UnixListener,
-    path: PathBuf,
-    /// Device and inode, so as to remove no other's socket.
-    identity: (u64, u64),
+/// A socket that accepts connections, and knows who is at their other ends.
+trait Socket: Send {
+    /// What a connection is read from and written to.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection whose peer is known. Loses none when it is dropped half way.
+    fn arrival(&mut self) -> impl Future<Output = Result<Arrival<Self::Stream>, NoArrival>> + Send;
+
+    /// Where it is, for logs.
+    fn place(&self) -> &str;
+}
+
+/// A connection, and who is at its other end.
+struct Arrival<S> {
+    stream: S,
+    peer: Peer,
+}
+
+/// Why nobody arrives.
+#[derive(Debug, thiserror::Error)]
+enum NoArrival {
+    /// The system gives no connection: it has no file descriptors left, above all.
+    #[error("can't accept connections: {0}")]
+    NotAccepted(io::Error),
+    /// The system doesn't say whose a connection is. It is closed.
+    #[error("the kernel doesn't tell who connects; closed: {0}")]
+    Nobody(io::Error),
+}
+
+/// A door that is open.
+pub struct Listener(Kind);
+
+enum Kind {
+    Unix(UnixDoor),
 }
 
 impl Listener {
-    /// Where it listens.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Opens a Unix socket, with this file mode. A socket that a killed process left behind is replaced.
+    pub fn bind(path: &Path, mode: u32) -> Result<Self, CannotListen> {
+        UnixDoor::bind(path, mode).map(Kind::Unix).map(Self)
+    }
+
+    /// Where it listens, as one would tell a person.
+    pub fn place(&self) -> &str {
+        match &self.0 {
+            Kind::Unix(door) => door.place(),
+        }
     }
 
     /// Serves until `drain` is cancelled; then lets the calls under way finish, until `abort` is cancelled. Returns when the
@@ -80,55 +112,59 @@ impl Listener {
         drain: CancellationToken,
         abort: CancellationToken,
     ) {
-        let tasks = TaskTracker::new();
-        let mut door = Door { path: self.path.clone(), places, refusing: false, strangers_refused: 0 };
-        let mut report = tokio::time::interval(REPORT_EVERY);
-        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = drain.cancelled() => break,
-                _ = report.tick(), if door.strangers_refused > 0 => {
-                    door.tell_of_strangers();
-                    continue;
-                }
-                accepted = self.socket.accept() => accepted,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    door.refuse(|socket| tracing::error!(%error, socket, "can't accept connections"));
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let Some(guest) = door.let_in(&stream, &service, &limits) else { continue };
-            let (service, limits, drain, abort) =
-                (service.clone(), limits.clone(), drain.clone(), abort.clone());
-            tasks.spawn(async move {
-                tokio::select! {
-                    () = abort.cancelled() => {}
-                    () = connection(stream, guest.peer, guest.stay, service, limits, drain) => {}
-                }
-                drop(guest.place);
-            });
+        match self.0 {
+            Kind::Unix(door) => serve(door, service, limits, places, drain, abort).await,
         }
-        // Who is in the queue is refused, and not left there until the last call has ended.
-        drop(self);
-        tasks.close();
-        tasks.wait().await;
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        // A successor may have put its own in place.
-        let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
-        if ours {
-            let _ = std::fs::remove_file(&self.path);
-        }
+/// The loop that accepts: see [`Listener::serve`].
+async fn serve<S: Socket>(
+    mut socket: S,
+    service: Service,
+    limits: Limits,
+    places: Places,
+    drain: CancellationToken,
+    abort: CancellationToken,
+) {
+    let tasks = TaskTracker::new();
+    let mut door = Door { place: socket.place().into(), places, refusing: false, strangers_refused: 0 };
+    let mut report = tokio::time::interval(REPORT_EVERY);
+    report.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let arrival = tokio::select! {
+            biased;
+            () = drain.cancelled() => break,
+            _ = report.tick(), if door.strangers_refused > 0 => {
+                door.tell_of_strangers();
+                continue;
+            }
+            arrival = socket.arrival() => arrival,
+        };
+        let Arrival { stream, peer } = match arrival {
+            Ok(arrival) => arrival,
+            Err(error) => {
+                door.refuse(|socket| tracing::error!(socket, "{error}"));
+                if matches!(error, NoArrival::NotAccepted(_)) {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+                continue;
+            }
+        };
+        let Some(guest) = door.let_in(peer, &service, &limits) else { continue };
+        let (service, limits, drain, abort) = (service.clone(), limits.clone(), drain.clone(), abort.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = abort.cancelled() => {}
+                () = connection(stream, guest.peer, guest.stay, service, limits, drain) => {}
+            }
+            drop(guest.place);
+        });
     }
+    // Who is in the queue is refused, and not left there until the last call has ended.
+    drop(socket);
+    tasks.close();
+    tasks.wait().await;
 }
 
 /// Who comes in.
@@ -140,23 +176,16 @@ struct Guest {
 
 /// Decides who comes in, and tells when nobody can.
 struct Door {
-    path: PathBuf,
+    /// Where it is, for logs.
+    place: Box<str>,
     places: Places,
     refusing: bool,
     strangers_refused: u64,
 }
 
 impl Door {
-    fn let_in(&mut self, stream: &UnixStream, service: &Service, limits: &Limits) -> Option<Guest> {
-        let peer = match unix_peer(stream.as_fd()) {
-            Ok(peer) => Arc::new(peer),
-            Err(error) => {
-                self.refuse(
-                    |socket| tracing::error!(%error, socket, "the kernel doesn't tell who connects; closed"),
-                );
-                return None;
-            }
-        };
+    fn let_in(&mut self, peer: Peer, service: &Service, limits: &Limits) -> Option<Guest> {
+        let peer = Arc::new(peer);
         if !service.knows(&peer) {
             let place = Arc::clone(&self.places.strangers).try_acquire_owned().ok();
             self.strangers_refused += u64::from(place.is_none());
@@ -174,22 +203,22 @@ impl Door {
             return None;
         };
         if std::mem::take(&mut self.refusing) {
-            tracing::info!(socket = %self.path.display(), "accepting connections again");
+            tracing::info!(socket = %self.place, "accepting connections again");
         }
         Some(Guest { peer, stay: Stay::of_caller(limits), place })
     }
 
     /// Tells that nobody comes in, unless that is known already.
-    fn refuse(&mut self, tell: impl FnOnce(tracing::field::DisplayValue<std::path::Display<'_>>)) {
+    fn refuse(&mut self, tell: impl FnOnce(&str)) {
         if !std::mem::replace(&mut self.refusing, true) {
-            tell(tracing::field::display(self.path.display()));
+            tell(&self.place);
         }
     }
 
     fn tell_of_strangers(&mut self) {
         tracing::warn!(
             refused = std::mem::take(&mut self.strangers_refused),
-            socket = %self.path.display(),
+            socket = %self.place,
             "processes that are no callers have taken all connections that such processes get; new ones of theirs are \
              closed at once"
         );

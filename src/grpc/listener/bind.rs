@@ -19,7 +19,7 @@ use nix::{
 };
 use tokio::net::{UnixListener, UnixSocket};
 
-use super::Listener;
+use super::unix::UnixDoor;
 
 /// How many connections wait to be accepted. The kernel takes the smaller of this and its own limit.
 const BACKLOG: u32 = 1024;
@@ -58,9 +58,9 @@ pub enum CannotListen {
     },
 }
 
-impl Listener {
+impl UnixDoor {
     /// Opens the socket, with this file mode. A socket that a killed process left behind is replaced.
-    pub fn bind(path: &Path, mode: u32) -> Result<Self, CannotListen> {
+    pub(super) fn bind(path: &Path, mode: u32) -> Result<Self, CannotListen> {
         make_sure_that_nobody_listens(path)?;
         // Made aside and moved into place, so that nobody finds it with another mode, or not at all.
         let made_at = aside(path).unwrap_or_else(|| path.to_owned());
@@ -73,7 +73,7 @@ impl Listener {
             if made_at != path {
                 fs::rename(&made_at, path)?;
             }
-            Ok(Self { socket, path: path.to_owned(), identity })
+            Ok(Self::new(socket, path.to_owned(), identity))
         };
         open().map_err(|error| {
             if made_at != path {
@@ -155,7 +155,7 @@ mod tests {
             for name in ["s", "broker.sock"] {
                 let path = long_path(folder.path(), length, name);
                 let listener =
-                    Listener::bind(&path, 0o640).unwrap_or_else(|error| panic!("{length}: {error}"));
+                    UnixDoor::bind(&path, 0o640).unwrap_or_else(|error| panic!("{length}: {error}"));
                 assert_eq!(mode_of(&path), 0o640);
                 UnixStream::connect(&path).unwrap();
                 let beside = fs::read_dir(path.parent().unwrap()).unwrap().count();
@@ -174,7 +174,7 @@ mod tests {
             let path = long_path(folder.path(), LONGEST_PATH, name);
             drop(StdListener::bind(&path).unwrap());
             assert!(path.exists());
-            let _listener = Listener::bind(&path, 0o666).unwrap();
+            let _listener = UnixDoor::bind(&path, 0o666).unwrap();
             UnixStream::connect(&path).unwrap();
         }
     }
@@ -187,7 +187,7 @@ mod tests {
         socket.bind(&path).unwrap();
         let _theirs = socket.listen(0).unwrap();
         for _ in 0..3 {
-            let refused = Listener::bind(&path, 0o666).err().unwrap();
+            let refused = UnixDoor::bind(&path, 0o666).err().unwrap();
             assert!(matches!(refused, CannotListen::InUse(_)), "{refused}");
         }
         assert_eq!(knock(&path), Err(Errno::EAGAIN), "nobody has accepted those who knocked");
@@ -198,7 +198,7 @@ mod tests {
         let folder = folder();
         let path = folder.path().join("broker.sock");
         let _theirs = UnixDatagram::bind(&path).unwrap();
-        let refused = Listener::bind(&path, 0o666).err().unwrap();
+        let refused = UnixDoor::bind(&path, 0o666).err().unwrap();
         assert!(matches!(refused, CannotListen::Unclear { .. }), "{refused}");
         assert!(refused.to_string().contains("can't be told whether another process listens"), "{refused}");
         assert!(path.exists());
@@ -208,9 +208,9 @@ mod tests {
     async fn the_path_of_a_successor_is_not_removed() {
         let folder = folder();
         let path = folder.path().join("broker.sock");
-        let first = Listener::bind(&path, 0o666).unwrap();
+        let first = UnixDoor::bind(&path, 0o666).unwrap();
         fs::remove_file(&path).unwrap();
-        let second = Listener::bind(&path, 0o666).unwrap();
+        let second = UnixDoor::bind(&path, 0o666).unwrap();
         drop(first);
         UnixStream::connect(&path).unwrap();
         drop(second);

@@ -1,0 +1,51 @@
+//! The door on a Unix socket: the kernel tells who comes.
+
+use std::{
+    os::{fd::AsFd, unix::fs::MetadataExt},
+    path::PathBuf,
+};
+
+use tokio::net::{UnixListener, UnixStream};
+
+use super::{Arrival, NoArrival, Socket};
+use crate::grpc::peer::unix_peer;
+
+/// A Unix socket that accepts connections.
+pub(super) struct UnixDoor {
+    socket: UnixListener,
+    path: PathBuf,
+    place: String,
+    /// Device and inode, so as to remove no other's socket.
+    identity: (u64, u64),
+}
+
+impl UnixDoor {
+    pub(super) fn new(socket: UnixListener, path: PathBuf, identity: (u64, u64)) -> Self {
+        Self { socket, place: path.display().to_string(), path, identity }
+    }
+}
+
+impl Socket for UnixDoor {
+    type Stream = UnixStream;
+
+    async fn arrival(&mut self) -> Result<Arrival<UnixStream>, NoArrival> {
+        let (stream, _) = self.socket.accept().await.map_err(NoArrival::NotAccepted)?;
+        let peer = unix_peer(stream.as_fd()).map_err(NoArrival::Nobody)?;
+        Ok(Arrival { stream, peer })
+    }
+
+    fn place(&self) -> &str {
+        &self.place
+    }
+}
+
+impl Drop for UnixDoor {
+    fn drop(&mut self) {
+        // A successor may have put its own in place.
+        let ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+        if ours {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
