@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 
 use crate::{caller::CallerName, policy::Permission, token::TokenId};
@@ -56,23 +56,35 @@ struct Row {
     last_token: ArcSwapOption<LastToken>,
 }
 
-/// A row for each caller that the policy names.
-pub(super) struct Ledger(HashMap<CallerName, Row>);
+/// A row for each caller that the policy names, or named since the start.
+pub(super) struct Ledger(ArcSwap<HashMap<CallerName, Arc<Row>>>);
 
 impl Ledger {
     pub(super) fn of<'a>(callers: impl Iterator<Item = &'a CallerName>) -> Self {
-        Self(callers.map(|name| (name.clone(), Row::default())).collect())
+        let ledger = Self(ArcSwap::default());
+        ledger.follow(callers);
+        ledger
+    }
+
+    /// Opens rows for those callers that have none. The others keep theirs, those included that the policy names no more:
+    /// what they did is not undone by it.
+    pub(super) fn follow<'a>(&self, callers: impl Iterator<Item = &'a CallerName>) {
+        let mut rows = HashMap::clone(&self.0.load());
+        for name in callers {
+            rows.entry(name.clone()).or_default();
+        }
+        self.0.store(Arc::new(rows));
     }
 
     pub(super) fn count(&self, caller: &CallerName, permission: Permission, outcome: Outcome) {
-        if let Some(row) = self.0.get(caller) {
+        if let Some(row) = self.0.load().get(caller) {
             let counters = if outcome == Outcome::Ok { &row.ok } else { &row.failed };
             counters[permission as usize].fetch_add(1, Ordering::Relaxed);
         }
     }
 
     pub(super) fn given(&self, caller: &CallerName, id: TokenId, at: Timestamp) {
-        if let Some(row) = self.0.get(caller)
+        if let Some(row) = self.0.load().get(caller)
             && row.last_token.load().as_ref().is_none_or(|last| last.id != id)
         {
             row.last_token.store(Some(Arc::new(LastToken { id, at })));
@@ -81,8 +93,8 @@ impl Ledger {
 
     /// Everybody's counts, by name.
     pub(super) fn counts(&self) -> Vec<CallerCounts> {
-        let mut all: Vec<_> = self
-            .0
+        let rows = self.0.load();
+        let mut all: Vec<_> = rows
             .iter()
             .map(|(name, row)| CallerCounts {
                 name: name.clone(),
@@ -122,6 +134,19 @@ mod tests {
         let counts = ledger.counts();
         assert_eq!(counts.len(), 1);
         assert_eq!(counts[0].calls, [(Permission::GetAccessToken, 2, 0), (Permission::VerifySign, 0, 1)]);
+    }
+
+    #[test]
+    fn a_policy_adds_callers_and_forgets_nobody() {
+        let names: Vec<CallerName> = ["a", "b"].iter().map(|name| name.parse().unwrap()).collect();
+        let ledger = Ledger::of(names[..1].iter());
+        ledger.count(&names[0], Permission::GetAccessToken, Outcome::Ok);
+        ledger.follow(names[1..].iter());
+        ledger.count(&names[1], Permission::Health, Outcome::Ok);
+        ledger.count(&names[0], Permission::GetAccessToken, Outcome::Ok);
+        let counts = ledger.counts();
+        assert_eq!(counts[0].calls, [(Permission::GetAccessToken, 2, 0)]);
+        assert_eq!(counts[1].calls, [(Permission::Health, 1, 0)]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! takes a lock.
 
 mod ledger;
+mod rulings;
 mod seldom;
 mod status;
 mod token_watch;
@@ -14,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 
 pub use ledger::{CallerCounts, LastToken, Outcome};
+pub use rulings::Ruling;
 pub use status::{CredentialFacts, SourceFact, Status};
 pub use token_watch::{TokenWatch, WatchReason};
 
@@ -29,6 +31,7 @@ use crate::{
     token::TokenId,
 };
 use ledger::Ledger;
+use rulings::Rulings;
 use seldom::Seldom;
 use status::RecentEvents;
 
@@ -78,6 +81,7 @@ pub struct TokenRequest {
 pub struct Broker {
     keeper: TokenKeeper,
     policy: ArcSwap<Policy>,
+    rulings: Rulings,
     keys: ArcSwap<SignKeys>,
     budget: Arc<CallBudget>,
     clock: Arc<dyn Clock>,
@@ -97,6 +101,7 @@ impl Broker {
             ledger: Ledger::of(parts.policy.rules().iter().map(|rule| &rule.name)),
             keeper: parts.keeper,
             policy: ArcSwap::from_pointee(parts.policy),
+            rulings: Rulings::default(),
             keys: ArcSwap::from_pointee(parts.keys),
             budget: parts.budget,
             clock: parts.clock,
@@ -116,6 +121,23 @@ impl Broker {
     /// Where tokens are good.
     pub fn upstream(&self) -> &UpstreamFacts {
         &self.upstream
+    }
+
+    /// Puts another policy in force: for each call that comes, and for what is under way ([`Self::rulings`]).
+    pub fn replace_policy(&self, policy: Policy) {
+        self.ledger.follow(policy.rules().iter().map(|rule| &rule.name));
+        self.policy.store(Arc::new(policy));
+        self.rulings.changed();
+    }
+
+    /// What was last decided about who may do what. Whatever lasts longer than a moment asks again when it is another.
+    pub fn ruling(&self) -> Ruling {
+        self.rulings.latest()
+    }
+
+    /// Wakes at each change of [`Self::ruling`].
+    pub fn rulings(&self) -> tokio::sync::watch::Receiver<()> {
+        self.rulings.subscribe()
     }
 
     /// The name under which the policy knows `peer`, whatever it may do. Puts nothing on record.

@@ -10,7 +10,7 @@ use std::{
 
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tower::Service;
 
@@ -20,8 +20,9 @@ use super::{
     request_body::{MESSAGE_TIMEOUT, RequestBody},
 };
 use crate::{
-    broker::{Broker, Outcome},
+    broker::{Broker, Outcome, Ruling},
     caller::{CallerName, Peer},
+    policy::Permission,
 };
 
 /// Who sent a request that the guard let through.
@@ -84,17 +85,20 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // Read before it is judged: what changes from here on is seen.
+        let ruling = self.broker.ruling();
         let (admitted, method) = match self.admit(&request) {
             Ok(admitted) => admitted,
             Err(status) => return Box::pin(async move { Ok(status.into_http()) }),
         };
+        let (broker, peer) = (Arc::clone(&self.broker), Arc::clone(&admitted.peer));
         let counted = method.counted_by_guard.then(|| (Arc::clone(&self.broker), admitted.caller.clone()));
         request.extensions_mut().insert(admitted);
         if method.one_message {
             request = request.map(|body| Body::new(RequestBody::new(body, MESSAGE_TIMEOUT)));
         }
         let answer = self.inner.call(request);
-        let drain = (method.shape == Shape::Watched).then(|| self.drain.clone());
+        let drain = self.drain.clone();
         Box::pin(async move {
             let mut response = answer.await?;
             let failed = failure_in(response.headers());
@@ -105,25 +109,68 @@ where
             if let Some(status) = failed.as_ref().and_then(completed) {
                 response = status.into_http();
             }
-            Ok(match drain {
-                Some(drain) => response.map(|body| Body::new(WatchedBody::new(body, drain))),
-                None => response,
-            })
+            match method.shape {
+                Shape::Watched => {
+                    let cut = cut(broker, drain, peer, method.permissions, ruling);
+                    response = response.map(|body| Body::new(WatchedBody::new(body, cut)));
+                }
+                // It may have waited for its token, and its caller may have lost the right to it meanwhile.
+                Shape::Unary if method.gives_tokens && broker.ruling() != ruling => {
+                    if let Err(denial) = broker.authorize(&peer, method.permissions) {
+                        response = denied(&denial).into_http();
+                    }
+                }
+                Shape::Unary => {}
+            }
+            Ok(response)
         })
     }
 }
 
-/// A stream that ends politely when the broker stops, and whose error carries details whoever made it.
+/// A stream that ends politely when the broker stops or its caller may have no more of it, and whose error carries details
+/// whoever made it.
 struct WatchedBody {
     inner: Body,
-    drained: Pin<Box<WaitForCancellationFutureOwned>>,
+    cut: Cut,
     ended: bool,
 }
 
+/// Comes when a stream must end, whatever else it has to say.
+type Cut = Pin<Box<dyn Future<Output = Status> + Send>>;
+
 impl WatchedBody {
-    fn new(inner: Body, drain: CancellationToken) -> Self {
-        Self { inner, drained: Box::pin(drain.cancelled_owned()), ended: false }
+    fn new(inner: Body, cut: Cut) -> Self {
+        Self { inner, cut, ended: false }
     }
+}
+
+/// The end of a stream that `peer` was let into by one of `permissions` when `ruling` was the latest.
+fn cut(
+    broker: Arc<Broker>,
+    drain: CancellationToken,
+    peer: Arc<Peer>,
+    permissions: &'static [Permission],
+    mut ruling: Ruling,
+) -> Cut {
+    let mut rulings = broker.rulings();
+    Box::pin(async move {
+        loop {
+            // Subscribed before it is looked at: a change in between wakes us.
+            let latest = broker.ruling();
+            if latest != std::mem::replace(&mut ruling, latest)
+                && let Err(denial) = broker.authorize(&peer, permissions)
+            {
+                return denied(&denial);
+            }
+            tokio::select! {
+                () = drain.cancelled() => {
+                    return ErrorReason::ShuttingDown.status("the broker is stopping; connect again");
+                }
+                // The broker outlives its streams, and so does its end of the channel.
+                _ = rulings.changed() => {}
+            }
+        }
+    })
 }
 
 /// The error that headers or trailers tell. What ended well has a status, too.
@@ -149,23 +196,17 @@ impl http_body::Body for WatchedBody {
         if self.ended {
             return Poll::Ready(None);
         }
-        match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                let completed = frame.trailers_ref().and_then(failure_in).as_ref().and_then(completed);
-                return Poll::Ready(Some(Ok(match completed {
-                    Some(status) => Frame::trailers(trailers_of(&status)),
-                    None => frame,
-                })));
-            }
-            Poll::Ready(end) => return Poll::Ready(end),
-            Poll::Pending => {}
-        }
-        if self.drained.as_mut().poll(cx).is_ready() {
+        // Before anything else: what was forbidden a moment ago is not said now.
+        if let Poll::Ready(status) = self.cut.as_mut().poll(cx) {
             self.ended = true;
-            let status = ErrorReason::ShuttingDown.status("the broker is stopping; connect again");
+            // What the inner stream holds, a token above all, goes with it.
+            self.inner = Body::empty();
             return Poll::Ready(Some(Ok(Frame::trailers(trailers_of(&status)))));
         }
-        Poll::Pending
+        Pin::new(&mut self.inner).poll_frame(cx).map_ok(|frame| {
+            let completed = frame.trailers_ref().and_then(failure_in).as_ref().and_then(completed);
+            completed.map_or(frame, |status| Frame::trailers(trailers_of(&status)))
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -185,11 +226,14 @@ mod tests {
     use tonic::service::Routes;
 
     use super::*;
-    use crate::grpc::{
-        health,
-        proto::GetAccessTokenRequest,
-        reason_of, service,
-        test_broker::{KNOWN, broker, peer},
+    use crate::{
+        grpc::{
+            health,
+            proto::GetAccessTokenRequest,
+            reason_of, service,
+            test_broker::{KNOWN, broker, peer},
+        },
+        policy::{Policy, Rule, Selector},
     };
 
     const GET_ACCESS_TOKEN: &str = "/b2binpay.broker.v1.TokenBrokerService/GetAccessToken";
@@ -265,6 +309,34 @@ mod tests {
     #[test]
     fn a_fault_of_a_library_is_not_the_callers() {
         is(&completed(&Status::internal("the disk is on fire")).unwrap(), Code::Internal, "INTERNAL");
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_when_its_caller_loses_the_right_to_it_and_not_before() {
+        let broker = broker();
+        let mut guarded = service(Arc::clone(&broker), 4096, health(), CancellationToken::new()).unwrap();
+        let mut request = Request::post("/grpc.health.v1.Health/Watch")
+            .header(CONTENT_TYPE, "application/grpc")
+            .body(Body::new(
+                http_body_util::Full::new(bytes::Bytes::from(framed(0, b""))).map_err(|never| match never {}),
+            ))
+            .unwrap();
+        request.extensions_mut().insert(peer(KNOWN));
+        let mut stream = guarded.call(request).await.unwrap().into_body();
+        assert!(stream.frame().await.unwrap().unwrap().is_data(), "it begins with how things are");
+
+        let allowing = |permission| {
+            let name = "renamed".parse().unwrap();
+            let rule = Rule::new(name, Selector::UnixUser(KNOWN), [permission].into_iter().collect());
+            Policy::new(vec![rule]).unwrap()
+        };
+        broker.replace_policy(allowing(Permission::Health));
+        let silence = futures_util::future::poll_immediate(stream.frame()).await;
+        assert!(silence.is_none(), "another policy that allows it changes nothing");
+        broker.replace_policy(allowing(Permission::GetAccessToken));
+        let end = stream.frame().await.unwrap().unwrap();
+        is(&failure_in(end.trailers_ref().unwrap()).unwrap(), Code::PermissionDenied, "METHOD_NOT_ALLOWED");
+        assert!(stream.frame().await.is_none());
     }
 
     #[tokio::test]

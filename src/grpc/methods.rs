@@ -19,17 +19,19 @@ pub(super) struct Method {
     pub(super) shape: Shape,
     /// Whether a request is one message, which must arrive in time, and not a stream of them.
     pub(super) one_message: bool,
+    /// Whether an answer that took a while is for those alone who may still call.
+    pub(super) gives_tokens: bool,
     /// Whether the guard counts the call. Services of ours count for themselves.
     pub(super) counted_by_guard: bool,
 }
 
 impl Method {
     const fn ours(permissions: &'static [Permission], shape: Shape) -> Self {
-        Self { permissions, shape, one_message: true, counted_by_guard: false }
+        Self { permissions, shape, one_message: true, gives_tokens: false, counted_by_guard: false }
     }
 
     const fn library(permissions: &'static [Permission], one_message: bool) -> Self {
-        Self { permissions, shape: Shape::Watched, one_message, counted_by_guard: true }
+        Self { permissions, shape: Shape::Watched, one_message, gives_tokens: false, counted_by_guard: true }
     }
 
     /// The method at this path, such as `/b2binpay.broker.v1.TokenBrokerService/GetAccessToken`.
@@ -37,7 +39,7 @@ impl Method {
         use Permission as P;
         Some(match path {
             "/b2binpay.broker.v1.TokenBrokerService/GetAccessToken" => {
-                Self::ours(&[P::GetAccessToken], Shape::Unary)
+                Self { gives_tokens: true, ..Self::ours(&[P::GetAccessToken], Shape::Unary) }
             }
             "/b2binpay.broker.v1.TokenBrokerService/WatchAccessToken" => {
                 Self::ours(&[P::WatchAccessToken], Shape::Watched)
