@@ -85,8 +85,8 @@ const RESERVED: [Reserved; 15] = [
     Reserved { path: "std::env::var*", owners: &["config"], why: "only config/ reads the environment" },
     Reserved {
         path: "std::fs",
-        owners: &["config", "state", "grpc::listener", "cli"],
-        why: "files are settings, state, sockets or a person's; nothing else opens one",
+        owners: &["config", "state", "grpc::listener", "grpc::peer", "cli"],
+        why: "files are settings, state, sockets, what the kernel tells of a peer, or a person's; nothing else opens one",
     },
     Reserved {
         path: "std::time::Instant::now",

@@ -1,5 +1,8 @@
 //! Who is at the other end of a Unix socket, by the kernel's word.
 
+mod cgroup;
+mod unit;
+
 use std::{
     io,
     os::fd::{AsRawFd, BorrowedFd},
@@ -12,16 +15,19 @@ use nix::{
 
 use crate::caller::Peer;
 
-/// The process that connected to `socket`, as it was when it did.
+/// The process that connected to `socket`, as it was when it did; its unit as it is now.
 pub(super) fn unix_peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let credentials = getsockopt(&socket, PeerCredentials)?;
-    Ok(Peer::Unix {
-        uid: credentials.uid(),
-        gid: credentials.gid(),
-        groups: groups(socket)?,
-        pid: Some(credentials.pid()).filter(|pid| *pid > 0),
-        unit: None,
-    })
+    let (uid, gid) = (credentials.uid(), credentials.gid());
+    // A process outside our PID namespace has no number here.
+    let pid = Some(credentials.pid()).filter(|pid| *pid > 0);
+    // Not knowing the unit is no reason to turn a peer away: it may be a caller as a user or a group.
+    let unit = pid.and_then(|pid| {
+        unit::peer_unit(socket, pid, (uid, gid))
+            .inspect_err(|why| tracing::debug!(pid, uid, "the peer's unit isn't known: {why}"))
+            .ok()
+    });
+    Ok(Peer::Unix { uid, gid, groups: groups(socket)?, pid, unit })
 }
 
 /// The peer's supplementary groups: `SO_PEERCRED` knows the primary one alone.
