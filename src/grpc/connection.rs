@@ -27,6 +27,8 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a connection may last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stay {
+    /// Whether the policy knew the peer when it came.
+    of_caller: bool,
     /// Since its preface. When it is over, a GOAWAY is sent.
     age: Option<Duration>,
     /// For the calls under way then. Who is not gone after that is cut off.
@@ -36,13 +38,13 @@ pub(super) struct Stay {
 impl Stay {
     /// Of a peer that the policy knows.
     pub(super) const fn of_caller(limits: &Limits) -> Self {
-        Self { age: limits.max_connection_age, grace: limits.drain_deadline }
+        Self { of_caller: true, age: limits.max_connection_age, grace: limits.drain_deadline }
     }
 
     /// Of any other. All that it can be told is that nobody knows it, and that needs no time: with the preface it is gone
     /// after three times `first_byte_timeout`, whatever it does.
     pub(super) const fn of_stranger(limits: &Limits) -> Self {
-        Self { age: Some(limits.first_byte_timeout), grace: limits.first_byte_timeout }
+        Self { of_caller: false, age: Some(limits.first_byte_timeout), grace: limits.first_byte_timeout }
     }
 }
 
@@ -93,6 +95,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     limits: &Limits,
     drain: CancellationToken,
 ) -> Result<(), hyper::Error> {
+    let due = due(Arc::clone(&peer), stay, service.clone(), limits.first_byte_timeout);
     let service = MapRequest::new(service, move |request: http::Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Arc::clone(&peer));
@@ -108,6 +111,20 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .keep_alive_timeout(limits.keepalive_timeout);
     let mut served = pin!(builder.serve_connection(io, TowerToHyperService::new(service)));
 
+    let grace = tokio::select! {
+        ended = served.as_mut() => return ended,
+        () = drain.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            return served.await;
+        }
+        grace = due => grace,
+    };
+    served.as_mut().graceful_shutdown();
+    tokio::time::timeout(grace, served).await.unwrap_or(Ok(()))
+}
+
+/// Comes when the connection must end though its peer would stay, and says how much time the calls under way have then.
+async fn due(peer: Arc<Peer>, stay: Stay, service: Service, of_stranger: Duration) -> Duration {
     let aged = async {
         match stay.age {
             Some(age) => tokio::time::sleep(age).await,
@@ -115,14 +132,19 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
     };
     tokio::select! {
-        ended = served.as_mut() => return ended,
-        () = drain.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            return served.await;
-        }
-        () = aged => served.as_mut().graceful_shutdown(),
+        () = aged => stay.grace,
+        () = disowned(&peer, &service), if stay.of_caller => of_stranger,
     }
-    tokio::time::timeout(stay.grace, served).await.unwrap_or(Ok(()))
+}
+
+/// Comes when the policy doesn't know the peer, which it did. Its calls have been told so; what is left is its place.
+async fn disowned(peer: &Peer, service: &Service) {
+    let mut rulings = service.rulings();
+    // Subscribed before it is looked at: a change in between wakes us. The service outlives its connections.
+    while service.knows(peer) {
+        let _ = rulings.changed().await;
+    }
+    tracing::info!(%peer, "the policy knows this peer no more; its connection ends");
 }
 
 /// A stream whose preface was read and is to be read again.

@@ -50,6 +50,11 @@ impl<S> Guard<S> {
         self.broker.identify(peer).is_ok()
     }
 
+    /// Wakes when it may know others.
+    pub(super) fn rulings(&self) -> tokio::sync::watch::Receiver<()> {
+        self.broker.rulings()
+    }
+
     /// Who may call what, or the answer to who may not.
     fn admit(&self, request: &Request<Body>) -> Result<(Admitted, Method), Status> {
         let Some(peer) = request.extensions().get::<Arc<Peer>>().map(Arc::clone) else {
