@@ -16,6 +16,8 @@ pub enum WatchReason {
     Rotated,
     /// The one that was told before, or one since then, was rejected by the upstream.
     ReplacedAfterRejection,
+    /// The credentials were replaced since the one that was told before.
+    CredentialsChanged,
 }
 
 /// Tells the token in hand at once, and each new one when it comes. Of several that came while nobody asked, only the
@@ -32,6 +34,7 @@ pub struct TokenWatch {
 struct Told {
     id: TokenId,
     replacements: u64,
+    generation: u64,
 }
 
 impl TokenWatch {
@@ -56,9 +59,11 @@ impl TokenWatch {
                 snapshot.token.as_ref().filter(|token| token.is_good(now.boot)).map(Arc::clone)
             };
             if let Some(token) = token.filter(|token| self.told.is_none_or(|told| told.id != token.id())) {
-                let telling = Told { id: token.id(), replacements: token.replacements };
+                let telling =
+                    Told { id: token.id(), replacements: token.replacements, generation: token.generation };
                 let reason = match self.told.replace(telling) {
                     None => WatchReason::Current,
+                    Some(told) if told.generation != token.generation => WatchReason::CredentialsChanged,
                     Some(told) if told.replacements == token.replacements => WatchReason::Rotated,
                     Some(_) => WatchReason::ReplacedAfterRejection,
                 };

@@ -58,6 +58,7 @@ pub(super) fn watch_reason(reason: WatchReason) -> proto::TokenReason {
         WatchReason::Current => proto::TokenReason::Current,
         WatchReason::Rotated => proto::TokenReason::Rotated,
         WatchReason::ReplacedAfterRejection => proto::TokenReason::ReplacedAfterRejection,
+        WatchReason::CredentialsChanged => proto::TokenReason::CredentialsChanged,
     }
 }
 

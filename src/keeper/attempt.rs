@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::replacing::ReplacementId;
 use crate::{
     budget::{CallBudget, Purpose, Turn},
     clock::{BootInstant, Clock},
@@ -24,6 +25,8 @@ pub(super) struct Attempt {
 pub(super) enum AttemptKind {
     Login,
     Refresh(RefreshToken),
+    /// A login with what is proposed to take the place of what is in force.
+    Proof(ReplacementId),
 }
 
 impl AttemptKind {
@@ -31,6 +34,7 @@ impl AttemptKind {
         match self {
             Self::Login => "login",
             Self::Refresh(_) => "refresh",
+            Self::Proof(_) => "proof",
         }
     }
 }
@@ -65,7 +69,7 @@ pub(super) async fn make(
         Turn::Granted => {
             let began = clock.now().boot;
             let result = match &kind {
-                AttemptKind::Login => issuer.fetch_token(patience).await,
+                AttemptKind::Login | AttemptKind::Proof(_) => issuer.fetch_token(patience).await,
                 AttemptKind::Refresh(token) => issuer.refresh_token(token, patience).await,
             };
             Outcome::Called { result, took: clock.now().boot.saturating_since(began) }

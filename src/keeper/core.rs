@@ -3,9 +3,10 @@
 //! A try is wanted for one of two causes. The *schedule* wants one when the token in hand is due for renewal, or when
 //! there is none. *Callers* want one when they need more validity than the token in hand has, or report that the upstream
 //! refused it; theirs is a lane of its own, one try per 20 s, so that no caller can eat the budget that the schedule
-//! lives on. Whatever the cause, there is one try at a time, and every caller that waits gets its fruit.
+//! lives on. A *replacement* of what is asked wants one to be proved by. Whatever the cause, there is one try at a time, and every caller that waits gets its fruit.
 
 mod calls;
+mod replacing;
 mod showing;
 mod tries;
 
@@ -13,6 +14,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
     attempt::{Attempt, AttemptEnd},
+    replacing::{NotReplaced, Proposal, Replaced, ReplacementId},
     snapshot::{HeldToken, KeeperState, LastCall, TokenSnapshot},
     timing::TokenSettings,
     waiting::{Refusal, Waiter, WaiterId, Want},
@@ -24,6 +26,7 @@ use crate::{
     security::SecurityEvent,
     token::{RefreshToken, TokenId},
 };
+use replacing::Replacing;
 
 /// Callers provoke no more than one try per span.
 const CALLERS_LANE: Duration = Duration::from_secs(20);
@@ -37,6 +40,12 @@ pub(super) enum Event {
     Left(WaiterId),
     /// The try ended.
     Ended(AttemptEnd),
+    /// Something is proposed to take the place of what is in force.
+    Proposed(Proposal),
+    /// Nobody waits for that replacement any more.
+    Withdrawn(ReplacementId),
+    /// Other times and fractions.
+    Adjusted(TokenSettings),
     /// The process stops.
     Stopping,
 }
@@ -48,6 +57,8 @@ pub(super) enum Action {
     Begin(Attempt),
     /// Answer a call.
     Answer(WaiterId, Result<Arc<HeldToken>, Refusal>),
+    /// A replacement is in force, or all stays as it was.
+    Conclude(ReplacementId, Result<Replaced, NotReplaced>),
     /// Show everybody what is known now.
     Publish(TokenSnapshot),
     /// Tell the security people.
@@ -69,6 +80,8 @@ pub(super) enum Note {
     Recovered { after: Duration, failures: u32 },
     /// The upstream refused a refresh token; a login follows at once.
     RefreshTokenRefused { detail: String },
+    /// A replacement was not proved.
+    NotProved { error: IssueError },
     /// The token's lifetime is too short for promise 2.
     TooShortToKeep { lifetime: Duration },
     /// No token could be handed out any more.
@@ -88,6 +101,7 @@ struct Failing {
 enum Lane {
     Schedule,
     Callers,
+    Replacement,
 }
 
 /// A token that callers say the upstream refuses.
@@ -114,6 +128,10 @@ pub(super) struct Core {
     login_owed: bool,
     /// A login because of its rejection brought the same token again: another would, too.
     confirmed: Option<TokenId>,
+
+    /// 1, and one more with each replacement of the credentials.
+    generation: u64,
+    replacing: Replacing,
 
     /// For whom a try is under way.
     trying: Option<Lane>,
@@ -148,6 +166,8 @@ impl Core {
             replacements: 0,
             login_owed: false,
             confirmed: None,
+            generation: 1,
+            replacing: Replacing::default(),
             trying: None,
             tries_begun: 0,
             not_before: now.boot,
@@ -171,6 +191,10 @@ impl Core {
                 self.waiters.remove(&id);
             }
             Event::Ended(end) => self.ended(end, now),
+            Event::Proposed(proposal) => self.replacing.waiting.push_back(proposal),
+            Event::Withdrawn(id) => self.withdraw_replacement(id),
+            // What was decided about the token in hand, its floor and its renewal, stands until the next.
+            Event::Adjusted(settings) => self.settings = settings,
             Event::Stopping => self.stopping = true,
         }
     }
@@ -179,20 +203,26 @@ impl Core {
     /// and settled once.
     pub(super) fn settle(&mut self, now: Now) -> Vec<Action> {
         self.answer_the_satisfied(now.boot);
+        self.turn_away_late_replacements(now.boot);
         self.begin_if_due(now.boot);
         self.turn_away_the_hopeless(now.boot);
         self.show(now);
+        // Whoever is told that a replacement is in force finds it published.
+        self.actions.sort_by_key(|action| matches!(action, Action::Conclude(..)));
         std::mem::take(&mut self.actions)
     }
 
     /// When to call [`Self::settle`] at the latest, even if nothing happens.
     pub(super) fn wake_at(&self, now: BootInstant) -> Option<BootInstant> {
-        let next_try = if self.trying.is_some() { None } else { self.next_try(now).map(|(at, _)| at) };
+        let idle = self.trying.is_none();
+        let next_try = self.next_try(now).map(|(at, _)| at).filter(|_| idle);
+        let next_proof = self.next_proof(now).filter(|_| idle);
         let next_answer = self.waiters.values().map(|waiter| waiter.answer_by).min();
+        let too_late = self.replacing.waiting.iter().map(|proposal| proposal.begin_by).min();
         let ends = self.hand.as_ref().map(|token| token.handed_out_until()).filter(|ends| *ends >= now);
         // A token is good *until* that instant, included: the change is a nanosecond later.
         let lapse = ends.map(|ends| ends + Duration::from_nanos(1));
-        [next_try, next_answer, lapse].into_iter().flatten().min()
+        [next_try, next_proof, next_answer, too_late, lapse].into_iter().flatten().min()
     }
 
     fn good_token(&self, now: BootInstant) -> Option<&Arc<HeldToken>> {

@@ -8,15 +8,20 @@
 //! random source of its own. [`run`] is the task around it, which does only what the core says. Upstream calls run beside
 //! it, one at a time, so that it wakes when it should.
 //!
+//! What it asks can be replaced while it runs ([`TokenKeeper::replace`]): a login proves the new credentials first, and on
+//! any failure all stays as it was.
+//!
 //! Promise 2 is not given for tokens that live less than ten seconds: they end before the budget allows a second try.
 
 mod attempt;
 mod core;
+mod replacing;
 mod snapshot;
 mod task;
 mod timing;
 mod waiting;
 
+pub use replacing::{NotReplaced, Replaced, Replacement};
 pub use snapshot::{HeldToken, KeeperState, LastCall, SnapshotReader, TokenSnapshot};
 pub use task::{KeeperSetup, TokenKeeper, run};
 pub use timing::{TokenSettings, TooLong};

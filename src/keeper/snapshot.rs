@@ -64,6 +64,8 @@ pub struct HeldToken {
     pub renew_at: BootInstant,
     /// How many tokens, up to and with this one, took the place of one that callers had rejected.
     pub replacements: u64,
+    /// The generation of the credentials that it was given for: 1 from the start, one more with each replacement.
+    pub generation: u64,
 }
 
 impl HeldToken {
@@ -122,6 +124,8 @@ pub struct TokenSnapshot {
     pub(super) reason: String,
     /// The lifetime that was last granted.
     pub last_lifetime: Option<Duration>,
+    /// The generation of the credentials in force: 1 from the start, one more with each replacement.
+    pub generation: u64,
     /// How the last call to the upstream ended.
     pub last_call: Option<LastCall>,
 }

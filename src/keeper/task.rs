@@ -13,8 +13,9 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    attempt::{self, AttemptEnd},
+    attempt::{self, AttemptEnd, AttemptKind},
     core::{Action, Core, Event, Note},
+    replacing::{NotReplaced, Proposal, Replaced, Replacement, ReplacementId},
     snapshot::{HeldToken, SnapshotReader, SnapshotWriter, place},
     timing::TokenSettings,
     waiting::{Refusal, RefusalReason, WaiterId, Want},
@@ -53,6 +54,8 @@ pub struct TokenKeeper {
     door: mpsc::Sender<Knock>,
     /// Who stopped waiting before an answer came. Never full: there are no more of them than calls.
     hang_ups: mpsc::UnboundedSender<WaiterId>,
+    /// What operators want. Never full: there are few of them.
+    orders: mpsc::UnboundedSender<Order>,
     next_id: Arc<AtomicU64>,
 }
 
@@ -64,6 +67,19 @@ struct Knock {
 }
 
 type Answer = Result<Arc<HeldToken>, Refusal>;
+
+/// What an operator wants of the keeper.
+enum Order {
+    Replace(ReplacementId, Option<BootInstant>, Candidate),
+    Withdraw(ReplacementId),
+    Adjust(TokenSettings),
+}
+
+/// A replacement, and who waits for it.
+struct Candidate {
+    replacement: Replacement,
+    answer: oneshot::Sender<Result<Replaced, NotReplaced>>,
+}
 
 impl TokenKeeper {
     /// What is known now. Never waits.
@@ -83,6 +99,51 @@ impl TokenKeeper {
         let answer = answered.await;
         waiting.to = None;
         answer.unwrap_or(Err(gone))
+    }
+
+    /// Puts `replacement` in the place of what is in force, if one login with it succeeds. That login is made within its own
+    /// budget and after any call under way; it waits for its turn until `deadline`, or for ten seconds. When this returns an
+    /// error, everything is as it was. Until then the token in hand goes on being handed out.
+    ///
+    /// Dropping the future takes the replacement back, unless it is in force at that moment already: whoever has to change
+    /// something else along with it should let this end.
+    pub async fn replace(
+        &self,
+        replacement: Replacement,
+        deadline: Option<BootInstant>,
+    ) -> Result<Replaced, NotReplaced> {
+        let id = ReplacementId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let (answer, answered) = oneshot::channel();
+        let order = Order::Replace(id, deadline, Candidate { replacement, answer });
+        if self.orders.send(order).is_err() {
+            return Err(NotReplaced::ShuttingDown);
+        }
+        let mut waiting = TakeBack { id, to: Some(&self.orders) };
+        let answer = answered.await;
+        waiting.to = None;
+        answer.unwrap_or(Err(NotReplaced::ShuttingDown))
+    }
+
+    /// Puts other times and fractions in force, without asking the upstream. What was decided about the token in hand, its
+    /// floor and its renewal, stands until the next.
+    pub fn adjust(&self, settings: TokenSettings) {
+        // Without a keeper there is nothing to adjust.
+        let _ = self.orders.send(Order::Adjust(settings));
+    }
+}
+
+/// Tells the keeper when a replacement is dropped while it waits.
+struct TakeBack<'a> {
+    id: ReplacementId,
+    to: Option<&'a mpsc::UnboundedSender<Order>>,
+}
+
+impl Drop for TakeBack<'_> {
+    fn drop(&mut self) {
+        if let Some(to) = self.to {
+            // Without a keeper there is nobody to tell.
+            let _ = to.send(Order::Withdraw(self.id));
+        }
     }
 }
 
@@ -110,12 +171,13 @@ pub fn run(
     let (writer, snapshot) = place(core.snapshot());
     let (door, knocks) = mpsc::channel(KNOCKING);
     let (hang_ups, hung_up) = mpsc::unbounded_channel();
+    let (orders, ordered) = mpsc::unbounded_channel();
     let (alarms, alarmed) = mpsc::channel(ALARMS);
-    let task = Task { setup, core, writer, alarms, waiting: HashMap::new() };
+    let task = Task { setup, core, writer, alarms, waiting: HashMap::new(), candidates: HashMap::new() };
     (
-        TokenKeeper { snapshot, door, hang_ups, next_id: Arc::default() },
+        TokenKeeper { snapshot, door, hang_ups, orders, next_id: Arc::default() },
         alarmed,
-        task.run(knocks, hung_up, stop),
+        task.run(knocks, hung_up, ordered, stop),
     )
 }
 
@@ -125,6 +187,7 @@ struct Task {
     writer: SnapshotWriter,
     alarms: mpsc::Sender<SecurityEvent>,
     waiting: HashMap<WaiterId, oneshot::Sender<Answer>>,
+    candidates: HashMap<ReplacementId, Candidate>,
 }
 
 /// The try under way.
@@ -135,6 +198,7 @@ impl Task {
         mut self,
         mut knocks: mpsc::Receiver<Knock>,
         mut hung_up: mpsc::UnboundedReceiver<WaiterId>,
+        mut ordered: mpsc::UnboundedReceiver<Order>,
         stop: impl Future<Output = ()> + Send,
     ) {
         let mut stop = std::pin::pin!(stop);
@@ -150,6 +214,7 @@ impl Task {
                     trying = None;
                     self.take_in(Event::Ended(end));
                 }
+                Some(order) = ordered.recv() => self.obey(order),
                 _ = hung_up.recv_many(&mut left, KNOCKING) => {}
                 Some(knock) = knocks.recv() => crowd.push(knock),
                 () = wake(&*self.setup.clock, wake_at) => {}
@@ -177,13 +242,51 @@ impl Task {
         self.core.take_in(event, self.setup.clock.now());
     }
 
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Replace(id, deadline, candidate) => {
+                let (settings, now) = (candidate.replacement.settings, self.setup.clock.now().boot);
+                self.candidates.insert(id, candidate);
+                self.take_in(Event::Proposed(Proposal::new(id, settings, deadline, now)));
+            }
+            Order::Withdraw(id) => {
+                self.candidates.remove(&id);
+                self.take_in(Event::Withdrawn(id));
+            }
+            Order::Adjust(settings) => self.take_in(Event::Adjusted(settings)),
+        }
+    }
+
+    /// Whom to ask, and how often.
+    fn means_of(&self, kind: &AttemptKind) -> (Arc<dyn TokenIssuer>, Arc<CallBudget>) {
+        let candidate = match kind {
+            AttemptKind::Proof(id) => self.candidates.get(id),
+            AttemptKind::Login | AttemptKind::Refresh(_) => None,
+        };
+        match candidate {
+            Some(Candidate { replacement, .. }) => {
+                (Arc::clone(&replacement.issuer), Arc::clone(&replacement.budget))
+            }
+            None => (Arc::clone(&self.setup.issuer), Arc::clone(&self.setup.budget)),
+        }
+    }
+
+    fn conclude(&mut self, id: ReplacementId, outcome: Result<Replaced, NotReplaced>) {
+        let Some(Candidate { replacement, answer }) = self.candidates.remove(&id) else { return };
+        if outcome.is_ok() {
+            self.setup.issuer = replacement.issuer;
+            self.setup.budget = replacement.budget;
+        }
+        // Who has hung up needs no answer.
+        let _ = answer.send(outcome);
+    }
+
     fn settle(&mut self, trying: &mut Option<Trying>) {
         for action in self.core.settle(self.setup.clock.now()) {
             match action {
                 Action::Begin(attempt) => {
-                    let setup = &self.setup;
-                    let (issuer, budget, clock) =
-                        (Arc::clone(&setup.issuer), Arc::clone(&setup.budget), Arc::clone(&setup.clock));
+                    let (issuer, budget) = self.means_of(&attempt.kind);
+                    let clock = Arc::clone(&self.setup.clock);
                     *trying =
                         Some(Box::pin(
                             async move { attempt::make(attempt, &*issuer, &budget, &*clock).await },
@@ -195,6 +298,7 @@ impl Task {
                         let _ = waiting.send(answer);
                     }
                 }
+                Action::Conclude(id, outcome) => self.conclude(id, outcome),
                 Action::Publish(snapshot) => self.writer.publish(snapshot),
                 Action::Alarm(event) => self.alarm(event),
                 Action::Tell(note) => tell(&note),
@@ -245,6 +349,9 @@ fn tell(note: &Note) {
         Note::RefreshTokenRefused { detail } => {
             tracing::info!(detail, "the upstream refused the refresh token; logging in");
         }
+        Note::NotProved { error } => {
+            tracing::warn!(error = %error, outcome = error.word(), "a replacement of the credentials was not proved; all stays as it was");
+        }
         Note::TooShortToKeep { lifetime } => {
             tracing::warn!(
                 lifetime = ?lifetime,
@@ -254,3 +361,6 @@ fn tell(note: &Note) {
         Note::RanOut => tracing::error!("no access token can be handed out until the upstream gives one"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Action, Core, Rejection};
+use super::{Action, Core, Lane, Rejection};
 use crate::{
     caller::CallerName,
     clock::BootInstant,
@@ -42,8 +42,8 @@ impl Core {
             let caller = caller.clone();
             self.actions.push(Action::Alarm(SecurityEvent::TokenReportedRejected { token, caller }));
         }
-        // With a try under way, the token has a successor in a moment.
-        if self.trying.is_some() {
+        // With a try under way, the token has a successor in a moment; a proof may fail.
+        if matches!(self.trying, Some(Lane::Schedule | Lane::Callers)) {
             self.withdraw_if_seconded();
         }
     }

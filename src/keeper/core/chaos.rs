@@ -21,6 +21,12 @@ enum Happening {
     Suspend(Duration),
     /// A call comes.
     Call { caller: u8, min_validity: Duration, rejects: Rejects, deadline: Option<Duration> },
+    /// Other credentials are proposed, which wait this long for their turn.
+    Propose(Duration),
+    /// The oldest replacement is taken back.
+    TakeBack,
+    /// Other settings are put in force.
+    Adjust(Duration),
     /// The oldest waiting call hangs up.
     HangUp,
     /// The try under way, if any, ends.
@@ -79,10 +85,31 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         1 => millis(200_000).prop_map(Happening::Suspend),
         4 => call,
         1 => Just(Happening::HangUp),
+        2 => millis(20_000).prop_map(Happening::Propose),
+        1 => Just(Happening::TakeBack),
+        1 => millis(20_000).prop_map(Happening::Adjust),
         5 => (ending, prop::bool::weighted(0.9))
             .prop_map(|(ending, record_kept)| Happening::End { ending, record_kept }),
     ];
     prop::collection::vec(happening, 1..120)
+}
+
+const SETTINGS: TokenSettings = TokenSettings {
+    refresh_at: 0.67,
+    min_validity: Duration::from_secs(10),
+    request_timeout: Duration::from_secs(10),
+};
+
+/// All that a failed proof must leave as it was.
+fn what_is_in_force(core: &Core) -> impl PartialEq + use<> {
+    let refresh = core.refresh.as_ref().map(|token| token.secret.expose_secret().to_owned());
+    let failing = core.failing.as_ref().map(|row| (row.error.clone(), row.since, row.failures));
+    (
+        core.hand.as_ref().map(|token| token.id()),
+        (refresh, core.login_owed, core.confirmed, core.rejection.as_ref().map(|r| (r.token, r.seconded))),
+        (failing, core.not_before, core.lane_opens, core.last_call.clone()),
+        (core.settings, core.generation, core.last_lifetime, core.budget_problem.clone()),
+    )
 }
 
 /// The world around the core, which notes whatever should never be.
@@ -93,6 +120,9 @@ struct World {
     snapshot: TokenSnapshot,
     trying: Option<AttemptKind>,
     waiting: BTreeMap<u64, (Want, BootInstant)>,
+    /// Until when the proof of each replacement may begin.
+    proposed: BTreeMap<u64, BootInstant>,
+    generation: u64,
     next_id: u64,
     tokens: u32,
     /// Refresh tokens that the upstream may have seen.
@@ -105,12 +135,7 @@ impl World {
     fn new(v2: bool, seed: u64) -> Self {
         let boot = BootInstant::since_boot(Duration::from_secs(10_000));
         let now = Now { boot, wall: Timestamp::UNIX_EPOCH };
-        let settings = TokenSettings {
-            refresh_at: 0.67,
-            min_validity: Duration::from_secs(10),
-            request_timeout: Duration::from_secs(10),
-        };
-        let core = Core::new(settings, seed, now);
+        let core = Core::new(SETTINGS, seed, now);
         let snapshot = core.snapshot();
         let mut world = Self {
             core,
@@ -119,6 +144,8 @@ impl World {
             snapshot,
             trying: None,
             waiting: BTreeMap::new(),
+            proposed: BTreeMap::new(),
+            generation: 1,
             next_id: 0,
             tokens: 0,
             spent: BTreeSet::new(),
@@ -143,13 +170,21 @@ impl World {
             }))
         );
         let good_before = self.snapshot.token_for(Duration::ZERO, self.now.boot).map(|token| token.id());
+        let proof_failed =
+            failed && matches!(&event, Some(Event::Ended(AttemptEnd { kind: AttemptKind::Proof(_), .. })));
+        let in_force = what_is_in_force(&self.core);
         if let Some(event) = event {
             self.core.take_in(event, self.now);
+        }
+        if proof_failed {
+            let still = what_is_in_force(&self.core) == in_force;
+            self.check(still, "a failed proof changed something");
         }
         for action in self.core.settle(self.now) {
             self.act(action);
         }
-        if failed {
+        // A proof's end may let a login begin, which takes a token away that two callers rejected.
+        if failed && !proof_failed {
             let good_now = self.snapshot.token_for(Duration::ZERO, self.now.boot).map(|token| token.id());
             self.check(good_before == good_now, "a failure took a good token away");
         }
@@ -159,15 +194,45 @@ impl World {
         let says_not = matches!(state, KeeperState::Starting | KeeperState::Expired);
         self.check(!says_ready || ready, "a state that promises a token without one");
         self.check(!says_not || !ready, "a state that denies a token in hand");
+        let published = self.snapshot.generation == self.generation;
+        self.check(published, "the snapshot is of another generation");
+        let proving = self.proving();
+        let late = self.proposed.iter().any(|(id, by)| *by <= self.now.boot && proving != Some(*id));
+        self.check(!late, "a replacement was not answered in time");
         let overdue = self.waiting.values().any(|(_, answer_by)| *answer_by <= self.now.boot);
         self.check(!overdue, "a call was not answered in time");
         let asleep = self.trying.is_none() && self.core.wake_at(self.now.boot).is_none();
         self.check(!asleep, "nothing is tried and nobody will wake the core");
     }
 
+    /// The replacement whose proof is under way.
+    fn proving(&self) -> Option<u64> {
+        match self.trying {
+            Some(AttemptKind::Proof(id)) => Some(id.0),
+            _ => None,
+        }
+    }
+
     fn act(&mut self, action: Action) {
         match action {
+            Action::Conclude(id, outcome) => {
+                let waited = self.proposed.remove(&id.0).is_some();
+                self.check(waited, "a replacement was concluded that nobody waits for");
+                if let Ok(replaced) = outcome {
+                    self.generation += 1;
+                    let counted = replaced.generation == self.generation;
+                    self.check(counted, "generations are not counted one by one");
+                    // Nothing of the old chain may be presented any more.
+                    let newest = format!("refresh-{}", self.tokens);
+                    let old = (1..=self.tokens).map(|token| format!("refresh-{token}"));
+                    self.spent.extend(old.filter(|token| *token != newest));
+                }
+            }
             Action::Begin(attempt) => {
+                if let AttemptKind::Proof(id) = &attempt.kind {
+                    let in_time = self.proposed.get(&id.0).is_some_and(|by| *by > self.now.boot);
+                    self.check(in_time, "a proof began too late, or for nobody");
+                }
                 let alone = self.trying.is_none();
                 self.check(alone, "two tries at a time");
                 if let AttemptKind::Refresh(token) = &attempt.kind {
@@ -232,6 +297,23 @@ impl World {
                 self.next_id += 1;
                 self.waiting.insert(self.next_id, (want.clone(), answer_by));
                 self.turn(Some(Event::Wanted(WaiterId(self.next_id), want)));
+            }
+            Happening::Propose(patience) => {
+                self.next_id += 1;
+                let begin_by = self.now.boot + patience;
+                self.proposed.insert(self.next_id, begin_by);
+                let settings = TokenSettings { min_validity: patience, ..SETTINGS };
+                let id = ReplacementId(self.next_id);
+                let proposal = Proposal::new(id, settings, Some(begin_by), self.now.boot);
+                self.turn(Some(Event::Proposed(proposal)));
+            }
+            Happening::TakeBack => {
+                if let Some((id, _)) = self.proposed.pop_first() {
+                    self.turn(Some(Event::Withdrawn(ReplacementId(id))));
+                }
+            }
+            Happening::Adjust(min_validity) => {
+                self.turn(Some(Event::Adjusted(TokenSettings { min_validity, ..SETTINGS })));
             }
             Happening::HangUp => {
                 if let Some((id, _)) = self.waiting.pop_first() {

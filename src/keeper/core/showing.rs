@@ -17,6 +17,7 @@ impl Core {
             since,
             reason: self.reason(state),
             last_lifetime: self.last_lifetime,
+            generation: self.generation,
             last_call: self.last_call.clone(),
         }
     }

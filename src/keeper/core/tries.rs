@@ -37,10 +37,11 @@ impl Core {
         if self.trying.is_some() {
             return;
         }
-        let Some((at, lane)) = self.next_try(now) else { return };
-        if at > now {
+        let due = self.next_try(now).filter(|(at, _)| *at <= now);
+        if self.begin_proof_if_due(now, due.is_some()) {
             return;
         }
+        let Some((_, lane)) = due else { return };
         if lane == Lane::Callers {
             self.lane_opens = now + CALLERS_LANE;
         }
@@ -51,7 +52,7 @@ impl Core {
         self.trying = Some(lane);
         self.tries_begun += 1;
         let purpose = match lane {
-            Lane::Schedule => Purpose::Schedule,
+            Lane::Schedule | Lane::Replacement => Purpose::Schedule,
             Lane::Callers => Purpose::Callers,
         };
         self.actions.push(Action::Begin(Attempt { kind, purpose, patience: self.settings.patience(left) }));
@@ -59,6 +60,9 @@ impl Core {
 
     pub(super) fn ended(&mut self, end: AttemptEnd, now: Now) {
         let lane = self.trying.take();
+        if lane == Some(Lane::Replacement) {
+            return self.proof_ended(end.outcome, end.budget_problem, now);
+        }
         if self.budget_problem != end.budget_problem {
             self.budget_problem = end.budget_problem;
             self.changed = true;
@@ -76,6 +80,7 @@ impl Core {
                 let error = result.as_ref().err().cloned();
                 self.last_call = Some(LastCall { error, at: now, took });
                 self.login_owed = false;
+                self.replacing.proved_last = false;
                 self.changed = true;
                 match result {
                     Ok(grant) => self.granted(grant, by, now),
@@ -91,7 +96,7 @@ impl Core {
         }
     }
 
-    fn granted(&mut self, grant: Grant, by: &'static str, now: Now) {
+    pub(super) fn granted(&mut self, grant: Grant, by: &'static str, now: Now) {
         let (token, lifetime, floor) =
             (grant.access.id(), grant.lifetime, self.settings.floor(grant.lifetime));
         if let Some(rejection) = self.rejection.take() {
@@ -104,6 +109,7 @@ impl Core {
             floor,
             renew_at: self.settings.renewal(&grant, &mut self.rng),
             replacements: self.replacements,
+            generation: self.generation,
             access: grant.access,
         }));
         self.refresh = grant.refresh;
@@ -157,7 +163,7 @@ impl Core {
         });
     }
 
-    fn alarm_about(&mut self, error: &IssueError, kind: &AttemptKind, now: BootInstant) {
+    pub(super) fn alarm_about(&mut self, error: &IssueError, kind: &AttemptKind, now: BootInstant) {
         let alarm = match (error, kind) {
             (IssueError::WrongSign, _) => SecurityEvent::UpstreamSignWrong,
             (IssueError::Throttled { .. }, _) => SecurityEvent::ForeignTraffic,
