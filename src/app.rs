@@ -9,6 +9,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::AuditSink,
     broker::{Broker, BrokerParts, CredentialFacts, SourceFact, UpstreamFacts},
     budget::{BadLimit, CallBudget, CallLimit},
     clock::Clock,
@@ -23,6 +24,7 @@ use crate::{
     security::SecurityEvent,
     sign::SignKeys,
     state::CallRecordFile,
+    trail::{AuditFile, CannotAudit, Journal},
     upstream::{self, SetupError},
 };
 
@@ -31,6 +33,9 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// How often the previous credentials' end is looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
+
+/// How often the audit log is told what was counted for it. It decides by itself what of it is due.
+const AUDIT_TICK: Duration = Duration::from_secs(1);
 
 /// Why the daemon can't start.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +52,9 @@ pub enum CannotStart {
     /// A socket can't be opened.
     #[error("{0}")]
     Listen(#[from] CannotListen),
+    /// The audit log can't be written.
+    #[error("{0}")]
+    Audit(#[from] CannotAudit),
     /// A mistake of the build's.
     #[error("{0}")]
     Descriptors(#[from] BadDescriptors),
@@ -65,6 +73,7 @@ impl CannotStart {
                 | SetupError::BadAuthorities => true,
                 SetupError::NoCryptoProvider | SetupError::Client { .. } => false,
             },
+            Self::Audit(error) => matches!(error, CannotAudit::NotAFile(_)),
             Self::Listen(_) | Self::Descriptors(_) => false,
         }
     }
@@ -111,6 +120,14 @@ pub fn upstream(
     Ok((issuer, CallBudget::new(limit, Arc::new(record), Arc::clone(clock))))
 }
 
+/// Where the audit log goes.
+fn trail(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn AuditSink>, CannotAudit> {
+    Ok(match &config.audit_file {
+        Some(path) => Arc::new(AuditFile::open(path, Arc::clone(clock))?),
+        None => Arc::new(Journal::new(Arc::clone(clock))),
+    })
+}
+
 /// Makes everything and opens the sockets. Nothing is asked of the upstream before [`Bound::run`].
 pub fn build(
     config: &Config,
@@ -152,6 +169,7 @@ pub fn build(
         clock: Arc::clone(clock),
         upstream: upstream_facts,
         credentials: CredentialFacts { generation: 1, sources: sources.collect() },
+        audit: trail(config, clock)?,
     });
 
     let drain = CancellationToken::new();
@@ -167,6 +185,7 @@ pub fn build(
     background.spawn(named("the health reporter", following));
     background.spawn(named("the reader of alarms", note_alarms(Arc::clone(&broker), alarms)));
     background.spawn(named("the housekeeping", keep_house(Arc::clone(&broker))));
+    background.spawn(named("the audit log", keep_audit(Arc::clone(&broker))));
     Ok(Bound { broker, listeners, service, limits: config.limits.clone(), drain, stop_keeper, background })
 }
 
@@ -183,6 +202,7 @@ impl Bound {
 
     /// Serves until `stop` ends, then lets the calls under way finish, within the drain deadline.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), TaskEnded> {
+        self.broker.audit().started(env!("CARGO_PKG_VERSION"));
         let abort = CancellationToken::new();
         let places = Places::new(self.limits.max_connections);
         let mut serving = JoinSet::new();
@@ -216,6 +236,7 @@ impl Bound {
             }
         }
         self.background.shutdown().await;
+        self.broker.end_audit();
         tracing::info!("stopped");
         Ok(())
     }
@@ -240,6 +261,13 @@ async fn keep_house(broker: Arc<Broker>) {
     loop {
         broker.forget_expired_keys();
         tokio::time::sleep(HOUSEKEEPING).await;
+    }
+}
+
+async fn keep_audit(broker: Arc<Broker>) {
+    loop {
+        tokio::time::sleep(AUDIT_TICK).await;
+        broker.settle_audit();
     }
 }
 

@@ -5,8 +5,8 @@
 //! The modules form rings, and each names only those before it (`tests/layering.rs` holds them to it):
 //!
 //! 1. words: [`secret`], [`clock`], [`credentials`], [`token`], [`caller`], [`security`]
-//! 2. domain: [`issuer`], [`budget`], [`keeper`], [`policy`], [`sign`], [`broker`]
-//! 3. adapters: [`upstream`], [`state`], [`grpc`]
+//! 2. domain: [`issuer`], [`budget`], [`keeper`], [`policy`], [`sign`], [`audit`], [`broker`]
+//! 3. adapters: [`upstream`], [`state`], [`trail`], [`grpc`]
 //!
 //! 4. [`app`], which puts them together, and [`cli`], which people see
 //!
@@ -14,6 +14,7 @@
 //! [`hardening`].
 
 pub mod app;
+pub mod audit;
 pub mod broker;
 pub mod budget;
 pub mod caller;
@@ -32,4 +33,5 @@ pub mod sign;
 pub mod state;
 pub mod telemetry;
 pub mod token;
+pub mod trail;
 pub mod upstream;

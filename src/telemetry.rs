@@ -10,8 +10,7 @@ use std::{
     time::Duration,
 };
 
-use lines::Lines;
-
+pub use lines::{Batch, Lines};
 use tracing::{Level, level_filters::LevelFilter};
 use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -57,6 +56,12 @@ pub fn start_logging(format: LogFormat, level: Level) {
     } else {
         registry.with(lines.with_target(false)).try_init()
     };
+}
+
+/// Has a line of another kind written where log lines go, whatever their level. `false`: there was no room for it. Where
+/// nothing is logged, that is what becomes of it.
+pub fn say(line: Vec<u8>) -> bool {
+    LINES.get().is_none_or(|lines| lines.push(line))
 }
 
 /// Waits until what was logged is written; not for long, where nobody reads.

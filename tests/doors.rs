@@ -143,7 +143,7 @@ async fn a_stranger_is_shown_out_whatever_it_does() {
     assert!(answers > 0);
     closed(&mut deaf).await;
     assert!(since.read() < Duration::from_secs(20), "{:?}", since.read());
-    world.daemon.logged("call denied").await;
+    world.daemon.logged("call_denied").await;
 
     // A caller's connection lasts.
     assert!(caller.token_in_hand().await.is_ok());
@@ -156,7 +156,7 @@ async fn a_method_that_there_is_not_leaves_a_trace_when_a_stranger_asks_for_it()
         World::with(generous(Api::V3), Setup { callers: Some(callers.into()), ..Setup::default() }).await;
     let stranger = world.daemon.raw_caller().await;
     stranger.send("/no.Such/Method", &[], b"").await.unwrap();
-    world.daemon.logged("call denied").await;
+    world.daemon.logged("call_denied").await;
 }
 
 // ---- a log that nobody reads

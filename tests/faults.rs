@@ -410,7 +410,7 @@ async fn an_address_that_is_not_on_the_list_is_told_and_its_token_served() {
 async fn a_stranger_who_spends_the_limit_is_noticed_and_waited_out() {
     all_pass(
         [RetryAfter::Seconds, RetryAfter::HttpDate, RetryAfter::Absent]
-            .map(|form| (format!("{form:?}"), a_stranger_spends_the_limit(form))),
+            .map(|form| (format!("{form:?}"), Box::pin(a_stranger_spends_the_limit(form)))),
     )
     .await;
 }

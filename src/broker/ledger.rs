@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -53,7 +53,16 @@ pub struct CallerCounts {
 struct Row {
     ok: [AtomicU64; Permission::ALL.len()],
     failed: [AtomicU64; Permission::ALL.len()],
-    last_token: ArcSwapOption<LastToken>,
+    last_token: ArcSwapOption<Given>,
+    /// The last one, and those before it whose reads are not all told yet.
+    given: Mutex<Vec<Arc<Given>>>,
+}
+
+/// A token that a caller was given.
+struct Given {
+    token: LastToken,
+    /// How often it was given again, and nobody was told.
+    again: AtomicU64,
 }
 
 /// A row for each caller that the policy names, or named since the start.
@@ -83,12 +92,18 @@ impl Ledger {
         }
     }
 
-    pub(super) fn given(&self, caller: &CallerName, id: TokenId, at: Timestamp) {
-        if let Some(row) = self.0.load().get(caller)
-            && row.last_token.load().as_ref().is_none_or(|last| last.id != id)
-        {
-            row.last_token.store(Some(Arc::new(LastToken { id, at })));
-        }
+    /// Notes that a caller was given a token. Whether it was for the first time.
+    pub(super) fn given(&self, caller: &CallerName, id: TokenId, at: Timestamp) -> bool {
+        self.0.load().get(caller).is_some_and(|row| row.given(LastToken { id, at }))
+    }
+
+    /// How often callers were given tokens again since this was last asked.
+    pub(super) fn given_again(&self) -> Vec<(CallerName, TokenId, u64)> {
+        let rows = self.0.load();
+        let each = rows.iter().flat_map(|(name, row)| {
+            row.given_again().into_iter().map(|(token, count)| (name.clone(), token, count))
+        });
+        each.collect()
     }
 
     /// Everybody's counts, by name.
@@ -99,7 +114,7 @@ impl Ledger {
             .map(|(name, row)| CallerCounts {
                 name: name.clone(),
                 calls: row.calls(),
-                last_token: row.last_token.load().as_deref().copied(),
+                last_token: row.last_token.load().as_deref().map(|last| last.token),
             })
             .collect();
         all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -108,6 +123,38 @@ impl Ledger {
 }
 
 impl Row {
+    fn given(&self, token: LastToken) -> bool {
+        if let Some(last) = self.last_token.load().as_deref().filter(|last| last.token.id == token.id) {
+            last.again.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody may have been faster, or may be late with a token that was the last before.
+        if let Some(same) = given.iter().find(|given| given.token.id == token.id) {
+            same.again.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        let first = Arc::new(Given { token, again: AtomicU64::new(0) });
+        given.push(Arc::clone(&first));
+        self.last_token.store(Some(first));
+        true
+    }
+
+    fn given_again(&self) -> Vec<(TokenId, u64)> {
+        let last = self.last_token.load();
+        let mut told = Vec::new();
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.retain(|given| {
+            let again = given.again.swap(0, Ordering::Relaxed);
+            if again > 0 {
+                told.push((given.token.id, again));
+            }
+            // One that is given no more is forgotten when there is nothing to tell of it.
+            again > 0 || last.as_ref().is_some_and(|last| last.token.id == given.token.id)
+        });
+        told
+    }
+
     fn calls(&self) -> Vec<(Permission, u64, u64)> {
         let read = |counters: &[AtomicU64], permission| counters[permission as usize].load(Ordering::Relaxed);
         Permission::ALL
@@ -155,10 +202,22 @@ mod tests {
         let ledger = Ledger::of([&name].into_iter());
         let id = |text: &str| AccessToken::parse(text.to_owned().into()).unwrap().id();
         let at = |second| Timestamp::from_second(second).unwrap();
-        ledger.given(&name, id("a"), at(1));
-        ledger.given(&name, id("a"), at(2));
+        assert!(ledger.given(&name, id("a"), at(1)));
+        assert!(!ledger.given(&name, id("a"), at(2)));
         assert_eq!(ledger.counts()[0].last_token, Some(LastToken { id: id("a"), at: at(1) }));
-        ledger.given(&name, id("b"), at(3));
+        assert!(ledger.given(&name, id("b"), at(3)));
         assert_eq!(ledger.counts()[0].last_token, Some(LastToken { id: id("b"), at: at(3) }));
+
+        // One who is late with the token before changes nothing of that.
+        assert!(!ledger.given(&name, id("a"), at(4)));
+        assert!(!ledger.given(&name, id("b"), at(4)));
+        assert_eq!(ledger.counts()[0].last_token, Some(LastToken { id: id("b"), at: at(3) }));
+        let told = |tokens: &[(&str, u64)]| {
+            tokens.iter().map(|(token, count)| (name.clone(), id(token), *count)).collect::<Vec<_>>()
+        };
+        assert_eq!(ledger.given_again(), told(&[("a", 2), ("b", 1)]));
+        assert_eq!(ledger.given_again(), []);
+        assert!(!ledger.given(&name, id("b"), at(5)));
+        assert_eq!(ledger.given_again(), told(&[("b", 1)]));
     }
 }

@@ -6,11 +6,16 @@
 
 mod ledger;
 mod rulings;
-mod seldom;
 mod status;
 mod token_watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 
@@ -20,6 +25,7 @@ pub use status::{CredentialFacts, SourceFact, Status};
 pub use token_watch::{TokenWatch, WatchReason};
 
 use crate::{
+    audit::{AuditLog, AuditSink, ForgedKind},
     budget::CallBudget,
     caller::{CallerName, Peer},
     clock::{BootInstant, Clock, Now},
@@ -27,12 +33,11 @@ use crate::{
     keeper::{HeldToken, Refusal, RefusalReason, TokenKeeper, TooLong, Want},
     policy::{Decision, Denial, Permission, Policy},
     security::SecurityEvent,
-    sign::{self, Finding, SignKeys, Subject, VerifyError},
+    sign::{self, Finding, SignKeys, Subject, Verdict, VerifyError},
     token::TokenId,
 };
 use ledger::Ledger;
 use rulings::Rulings;
-use seldom::Seldom;
 use status::RecentEvents;
 
 /// Where tokens are good.
@@ -60,11 +65,16 @@ pub struct BrokerParts {
     pub upstream: UpstreamFacts,
     /// Where the credentials come from.
     pub credentials: CredentialFacts,
+    /// Where the audit log is written.
+    pub audit: Arc<dyn AuditSink>,
 }
 
 /// How long a call without a deadline waits. With the keeper's margin before a deadline added, so that it is ten seconds
 /// for the caller.
 const PATIENCE_WITHOUT_DEADLINE: Duration = Duration::from_millis(10_050);
+
+/// How often the audit log is told of tokens that were read again.
+const READS_EVERY: Duration = Duration::from_secs(60);
 
 /// A request for a token.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -89,7 +99,8 @@ pub struct Broker {
     credentials: CredentialFacts,
     ledger: Ledger,
     events: RecentEvents,
-    denials: Seldom,
+    audit: AuditLog,
+    reads_told: AtomicU64,
     started: Now,
 }
 
@@ -97,6 +108,7 @@ impl Broker {
     /// Puts a broker together.
     pub fn new(parts: BrokerParts) -> Arc<Self> {
         let started = parts.clock.now();
+        let audit = AuditLog::new(parts.audit, Arc::clone(&parts.clock), parts.credentials.generation);
         Arc::new(Self {
             ledger: Ledger::of(parts.policy.rules().iter().map(|rule| &rule.name)),
             keeper: parts.keeper,
@@ -108,7 +120,8 @@ impl Broker {
             upstream: parts.upstream,
             credentials: parts.credentials,
             events: RecentEvents::default(),
-            denials: Seldom::default(),
+            audit,
+            reads_told: AtomicU64::new(started.boot.as_duration().as_secs()),
             started,
         })
     }
@@ -161,14 +174,42 @@ impl Broker {
         if let Denial::MethodNotAllowed { caller, permission } = &denial {
             self.ledger.count(caller, *permission, Outcome::Failed);
         }
-        self.note_denial(&denial);
+        self.audit.call_denied(peer, permissions.first().copied(), &denial);
         Err(denial)
     }
 
-    /// Puts a denial on record. Once a second at most; those between are counted.
-    pub fn note_denial(&self, denial: &Denial) {
-        if let Some(unsaid) = self.denials.may_tell(self.clock.now().boot) {
-            tracing::warn!(%denial, unsaid, "call denied");
+    /// The log of what matters to security.
+    pub fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    /// Tells the audit log what was counted for it and is due. To be called about once a second.
+    pub fn settle_audit(&self) {
+        self.audit.settle();
+        let second = self.clock.now().boot.as_duration().as_secs();
+        if second.saturating_sub(self.reads_told.load(Ordering::Relaxed)) >= READS_EVERY.as_secs() {
+            self.reads_told.store(second, Ordering::Relaxed);
+            self.tell_reads();
+        }
+    }
+
+    /// Ends the audit log: nobody is served any more.
+    pub fn end_audit(&self) {
+        self.tell_reads();
+        self.audit.settle_all();
+        self.audit.stopped();
+    }
+
+    fn tell_reads(&self) {
+        for (caller, token, count) in self.ledger.given_again() {
+            self.audit.token_reads(&caller, token, count);
+        }
+    }
+
+    /// Puts on record that a caller was given a token.
+    fn handed(&self, caller: &CallerName, peer: &Peer, permission: Permission, token: TokenId) {
+        if self.ledger.given(caller, token, self.clock.now().wall) {
+            self.audit.token_read(caller, peer, permission, token);
         }
     }
 
@@ -181,6 +222,7 @@ impl Broker {
     pub async fn access_token(
         &self,
         caller: &CallerName,
+        peer: &Peer,
         request: TokenRequest,
     ) -> Result<Arc<HeldToken>, Refusal> {
         let answer = match self.token_in_hand(&request) {
@@ -189,7 +231,7 @@ impl Broker {
         };
         self.ledger.count(caller, Permission::GetAccessToken, Outcome::of(&answer));
         if let Ok(token) = &answer {
-            self.ledger.given(caller, token.id(), self.clock.now().wall);
+            self.handed(caller, peer, Permission::GetAccessToken, token.id());
         }
         answer
     }
@@ -228,29 +270,35 @@ impl Broker {
     }
 
     /// The token in hand, and then each new one.
-    pub fn watch(self: &Arc<Self>, caller: &CallerName) -> TokenWatch {
+    pub fn watch(self: &Arc<Self>, caller: &CallerName, peer: Arc<Peer>) -> TokenWatch {
         self.ledger.count(caller, Permission::WatchAccessToken, Outcome::Ok);
-        TokenWatch::new(Arc::clone(self), caller.clone())
+        TokenWatch::new(Arc::clone(self), caller.clone(), peer)
     }
 
     /// Whether B2BINPAY signed `subject`.
     pub fn verify(
         &self,
         caller: &CallerName,
+        peer: &Peer,
         subject: Subject<'_>,
         max_age: Option<Duration>,
     ) -> Result<Finding, VerifyError> {
-        let permission = match subject {
-            Subject::Message { .. } => Permission::VerifySignMessage,
-            Subject::Callback(_) | Subject::TokenResponse { .. } => Permission::VerifySign,
+        let (permission, kind) = match subject {
+            Subject::Message { .. } => (Permission::VerifySignMessage, ForgedKind::Message),
+            Subject::Callback(_) => (Permission::VerifySign, ForgedKind::Callback),
+            Subject::TokenResponse { .. } => (Permission::VerifySign, ForgedKind::TokenResponse),
         };
         let found = sign::verify(&self.keys.load(), subject, max_age, self.clock.now().wall);
         self.ledger.count(caller, permission, Outcome::of(&found));
+        if found.as_ref().is_ok_and(|found| found.verdict == Verdict::Invalid) {
+            self.audit.sign_forged(caller, peer, kind);
+        }
         found
     }
 
-    /// Keeps a security event for the status.
+    /// Puts a security event on record, and keeps it for the status.
     pub fn note(&self, event: SecurityEvent) {
+        self.audit.security(&event);
         self.events.push(self.clock.now().wall, event);
     }
 

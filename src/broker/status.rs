@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::{Broker, CallerCounts, UpstreamFacts};
 use crate::{
+    audit::SinkState,
     budget::BudgetUsage,
     clock::Now,
     keeper::{HeldToken, KeeperState, LastCall},
@@ -69,6 +70,8 @@ pub struct Status {
     pub events: Vec<(Timestamp, SecurityEvent)>,
     /// Where tokens are good.
     pub upstream: UpstreamFacts,
+    /// How the audit log is written.
+    pub audit: SinkState,
 }
 
 impl Status {
@@ -91,6 +94,7 @@ impl Status {
             callers: broker.ledger.counts(),
             events: broker.events.newest_first(),
             upstream: broker.upstream.clone(),
+            audit: broker.audit.state(),
         }
     }
 }

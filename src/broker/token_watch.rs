@@ -5,7 +5,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::Broker;
-use crate::{caller::CallerName, keeper::HeldToken, token::TokenId};
+use crate::{
+    caller::{CallerName, Peer},
+    keeper::HeldToken,
+    policy::Permission,
+    token::TokenId,
+};
 
 /// Why a token is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +30,7 @@ pub enum WatchReason {
 pub struct TokenWatch {
     broker: Arc<Broker>,
     caller: CallerName,
+    peer: Arc<Peer>,
     changes: watch::Receiver<u64>,
     told: Option<Told>,
 }
@@ -38,9 +44,9 @@ struct Told {
 }
 
 impl TokenWatch {
-    pub(super) fn new(broker: Arc<Broker>, caller: CallerName) -> Self {
+    pub(super) fn new(broker: Arc<Broker>, caller: CallerName, peer: Arc<Peer>) -> Self {
         let changes = broker.changes();
-        Self { broker, caller, changes, told: None }
+        Self { broker, caller, peer, changes, told: None }
     }
 
     /// The broker that tells.
@@ -67,7 +73,7 @@ impl TokenWatch {
                     Some(told) if told.replacements == token.replacements => WatchReason::Rotated,
                     Some(_) => WatchReason::ReplacedAfterRejection,
                 };
-                self.broker.ledger.given(&self.caller, token.id(), now.wall);
+                self.broker.handed(&self.caller, &self.peer, Permission::WatchAccessToken, token.id());
                 return Some((token, reason));
             }
             self.changes.changed().await.ok()?;

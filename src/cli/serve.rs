@@ -2,6 +2,7 @@
 
 use std::{io, path::Path, sync::Arc};
 
+use nix::libc;
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
@@ -48,6 +49,7 @@ pub(super) fn run(file: &Path) -> Exit {
         }
     };
     let exit = runtime.block_on(async {
+        survive_full_files();
         // Before anything says that it serves: who reads that may stop it at once.
         let stop = told_to_stop();
         let bound = match app::build(&config, loaded, &clock) {
@@ -84,6 +86,14 @@ pub(super) fn run(file: &Path) -> Exit {
 /// The daemon's runtime.
 pub(super) fn runtime() -> io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()
+}
+
+/// Has writes beyond a limit on files' sizes fail like those to a full disk, where they would end the process.
+fn survive_full_files() {
+    // Listening takes its effect from a signal, and for good.
+    if let Err(error) = signal(SignalKind::from_raw(libc::SIGXFSZ)) {
+        tracing::warn!(%error, "can't listen to SIGXFSZ");
+    }
 }
 
 /// Ends with SIGTERM or SIGINT. They are listened to from the call on, not from the first look at the future.

@@ -78,8 +78,8 @@ pub(super) const LISTS: [&str; 2] = ["listen", "caller"];
 
 /// Keys and sections that are designed but not built. They are no typing mistakes, and who writes one must learn that
 /// it would have no effect. Whoever builds one takes its line out.
-pub(super) const LATER: [&str; 8] =
-    ["listen.tcp", "listen.cert", "listen.key", "listen.client_ca", "listen.systemd", "http", "ha", "audit"];
+pub(super) const LATER: [&str; 7] =
+    ["listen.tcp", "listen.cert", "listen.key", "listen.client_ca", "listen.systemd", "http", "ha"];
 
 const fn within<T>(from: T, to: T, why: &'static str) -> Range<T> {
     Range { from, to, why }
@@ -299,6 +299,12 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Words("permissions"),
         unset: Unset::Refused("[\"GetAccessToken\", \"VerifySign\"]"),
         description: "What the caller may do: `GetAccessToken`, `WatchAccessToken`, `VerifySign`, `VerifySign:message`, `Health`, `Reflection`, `Admin:GetStatus`, `Admin:Reload`, `Admin:Lockdown`, `Admin:Unlock`, or `Admin` for all of `Admin:…`. Nothing else is allowed.",
+    },
+    Key {
+        path: "audit.file",
+        kind: PATH,
+        unset: Unset::Nothing("\"/var/log/b2binpay-broker/audit.jsonl\""),
+        description: "Where the audit log is written, one JSON object to a line ([audit.md](audit.md)). The file is made with mode 0640 in a folder that exists, and opened again when it was moved away. Unset: between the lines of the log, which the journal keeps.",
     },
     Key {
         path: "log.format",

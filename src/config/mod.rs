@@ -84,6 +84,8 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// Where to serve; at least one.
     pub listen: Vec<Listen>,
+    /// Where the audit log goes; absolute. `None`: with the log.
+    pub audit_file: Option<PathBuf>,
     /// What to write of what happens.
     pub log: Log,
     /// What to take from connections.
@@ -170,6 +172,7 @@ impl Config {
         let log = root.section("log");
         let token = root.section("token");
         let state = root.section("state");
+        let audit = root.section("audit");
         let config = Self {
             file: file.to_owned(),
             credentials: CredentialFiles::current(&credentials, upstream.api, &findings),
@@ -184,6 +187,7 @@ impl Config {
                 .and_then(|(text, value)| serving::absolute(text, &value))
                 .unwrap_or_else(|| serving::default_path("state", "directory")),
             listen: Listen::read(&root.list("listen")),
+            audit_file: audit.text("file").and_then(|(text, value)| serving::absolute(text, &value)),
             log: Log::read(&log),
             limits: Limits::read(&root.section("limits")),
             warnings: Vec::new(),

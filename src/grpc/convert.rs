@@ -141,6 +141,11 @@ pub(super) fn status(status: Status) -> proto::GetStatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         callers: status.callers.into_iter().map(caller).collect(),
         recent_security_events: events.collect(),
+        audit: Some(proto::AuditStatus {
+            destination: status.audit.destination,
+            lost: status.audit.lost,
+            problem: status.audit.problem,
+        }),
         base_url: status.upstream.base_url,
         api_version: status.upstream.api.as_str().to_owned(),
     }

@@ -232,3 +232,32 @@ pub(super) fn completed(status: &Status) -> Option<Status> {
     *completed.metadata_mut() = status.metadata().clone();
     Some(completed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        caller::Peer,
+        policy::{Permission, Selector},
+    };
+
+    #[test]
+    fn a_denial_has_the_same_word_in_the_error_and_in_the_audit_log() {
+        let caller = || "payouts".parse().unwrap();
+        let peer = Peer::Unix { uid: 1, gid: 1, groups: Vec::new(), pid: None, unit: None };
+        for denial in [
+            Denial::CallerUnknown { peer: peer.clone() },
+            Denial::Ambiguous { peer, callers: vec![(caller(), Selector::UnixUser(1))] },
+            Denial::NetworkNotAllowed { caller: caller(), address: [127, 0, 0, 1].into() },
+            Denial::MethodNotAllowed { caller: caller(), permission: Permission::Health },
+            Denial::RateLimited {
+                caller: caller(),
+                rate: "1/s".parse().unwrap(),
+                retry_after: Duration::from_secs(1),
+            },
+            Denial::TooManyCalls { caller: caller(), most: 1 },
+        ] {
+            assert_eq!(reason_of(&denied(&denial)).as_deref(), Some(denial.word()));
+        }
+    }
+}

@@ -66,7 +66,7 @@ impl<S> Guard<S> {
             return Err(match self.broker.identify(&peer) {
                 Ok(_) => ErrorReason::MethodUnknown.status(message),
                 Err(denial) => {
-                    self.broker.note_denial(&denial);
+                    self.broker.audit().call_denied(&peer, None, &denial);
                     denied(&denial)
                 }
             });

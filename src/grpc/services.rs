@@ -59,10 +59,11 @@ impl TokenBrokerService for Tokens {
         &self,
         request: Request<GetAccessTokenRequest>,
     ) -> Result<Response<GetAccessTokenResponse>, Status> {
-        let Admitted { caller, .. } = admitted(&request)?;
+        let Admitted { caller, peer } = admitted(&request)?;
         let asked = token_request(&request, &self.broker)
             .inspect_err(|_| self.broker.record(&caller, Permission::GetAccessToken, Outcome::Failed))?;
-        let token = self.broker.access_token(&caller, asked).await.map_err(|refusal| refused(&refusal))?;
+        let token =
+            self.broker.access_token(&caller, &peer, asked).await.map_err(|refusal| refused(&refusal))?;
         let now = self.broker.now();
         Ok(Response::new(convert::token(&token, self.broker.upstream(), now)))
     }
@@ -74,8 +75,8 @@ impl TokenBrokerService for Tokens {
         &self,
         request: Request<WatchAccessTokenRequest>,
     ) -> Result<Response<Self::WatchAccessTokenStream>, Status> {
-        let Admitted { caller, .. } = admitted(&request)?;
-        let stream = stream::unfold(self.broker.watch(&caller), async |mut watch| {
+        let Admitted { caller, peer } = admitted(&request)?;
+        let stream = stream::unfold(self.broker.watch(&caller, peer), async |mut watch| {
             let (token, reason) = watch.next().await?;
             let now = watch.broker().now();
             let message = WatchAccessTokenResponse {
@@ -117,7 +118,8 @@ impl TokenBrokerService for Tokens {
         self.broker.authorize(&peer, &[permission]).map_err(|denial| denied(&denial))?;
         let max_age = convert::span("max_age", asked.max_age)
             .inspect_err(|_| self.broker.record(&caller, permission, Outcome::Failed))?;
-        let found = self.broker.verify(&caller, subject, max_age).map_err(|error| unverifiable(&error))?;
+        let found =
+            self.broker.verify(&caller, &peer, subject, max_age).map_err(|error| unverifiable(&error))?;
         Ok(Response::new(convert::finding(found)))
     }
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::{AuditSink, Record, SinkState},
     broker::{Broker, BrokerParts, CredentialFacts, UpstreamFacts},
     budget::{CallBudget, CallLimit, CallRecord, History, PastCall, RecordUnusable},
     caller::Peer,
@@ -39,6 +40,17 @@ impl CallRecord for Forgetful {
     ) -> Result<(), RecordUnusable> {
         decide(History::Missing, clock.now());
         Ok(())
+    }
+}
+
+struct Unread;
+
+impl AuditSink for Unread {
+    fn write(&self, _: Record) {}
+    fn reopen(&self) {}
+    fn flush(&self) {}
+    fn state(&self) -> SinkState {
+        SinkState::default()
     }
 }
 
@@ -87,5 +99,6 @@ pub(super) fn broker() -> Arc<Broker> {
         clock,
         upstream: UpstreamFacts { base_url: "https://upstream.invalid".into(), api: ApiVersion::V3 },
         credentials: CredentialFacts { generation: 1, sources: Vec::new() },
+        audit: Arc::new(Unread),
     })
 }

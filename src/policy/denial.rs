@@ -70,6 +70,17 @@ pub enum Denial {
 }
 
 impl Denial {
+    /// The word for it in errors and in the audit log.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::CallerUnknown { .. } | Self::Ambiguous { .. } => "CALLER_UNKNOWN",
+            Self::NetworkNotAllowed { .. } => "NETWORK_NOT_ALLOWED",
+            Self::MethodNotAllowed { .. } => "METHOD_NOT_ALLOWED",
+            Self::RateLimited { .. } => "CALLER_RATE_LIMITED",
+            Self::TooManyCalls { .. } => "TOO_MANY_STREAMS",
+        }
+    }
+
     /// Who was denied, if the policy names them.
     pub const fn caller(&self) -> Option<&CallerName> {
         match self {

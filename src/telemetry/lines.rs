@@ -1,7 +1,7 @@
-//! Log lines on their way to stderr, written by a thread of their own.
+//! Lines on their way to stderr or a file, written by a thread of their own.
 //!
-//! Nobody who logs ever waits for who reads: a full pipe would stop the keeper, and so every caller. What doesn't fit is
-//! lost, and how much was is told as soon as somebody reads on.
+//! Nobody who says something ever waits for who reads: a full pipe would stop the keeper, and so every caller. What doesn't
+//! fit is lost, and how much was is told as soon as somebody reads on.
 
 use std::{
     io::{self, Write},
@@ -16,7 +16,7 @@ const MOST_BYTES: usize = 256 * 1024;
 
 /// Lines that wait to be written. Its clones are the same.
 #[derive(Clone, Default)]
-pub(super) struct Lines(Arc<Shared>);
+pub struct Lines(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -34,12 +34,12 @@ struct Queue {
 }
 
 impl Lines {
-    /// Starts the thread that writes to `out`. It has no end of its own.
+    /// Starts the thread that writes log lines to `out`. It has no end of its own.
     pub(super) fn write_to(&self, mut out: impl Write + Send + 'static) -> io::Result<()> {
         let lines = self.clone();
         let writing = move || {
             loop {
-                let (batch, lost) = lines.take();
+                let Batch { lines: batch, lost } = lines.take();
                 if lost > 0 {
                     // Goes into the queue, which was emptied just now, and so to where the lost lines would stand.
                     tracing::warn!(
@@ -55,35 +55,50 @@ impl Lines {
     }
 
     /// Waits until all is written, but no longer than this.
-    pub(super) fn flush(&self, within: Duration) {
+    pub fn flush(&self, within: Duration) {
         let unwritten = |queue: &mut Queue| queue.writing || !queue.lines.is_empty();
         // Who reads nothing gets nothing.
         drop(self.0.changed.wait_timeout_while(self.lock(), within, unwritten));
     }
 
-    fn push(&self, line: &[u8]) {
+    /// Takes a line, unless there is no room for it: then it is lost, which is counted and told.
+    pub fn push(&self, line: Vec<u8>) -> bool {
         let mut queue = self.lock();
         // However long it is, a line fits into an empty queue.
         if queue.bytes > 0 && queue.bytes + line.len() > MOST_BYTES {
             queue.lost += 1;
-            return;
+            return false;
         }
         queue.bytes += line.len();
-        queue.lines.push(line.to_vec());
+        queue.lines.push(line);
         drop(queue);
         self.0.changed.notify_all();
+        true
     }
 
-    /// What waits, and how many lines were lost after it. Waits itself until there is something.
-    fn take(&self) -> (Vec<Vec<u8>>, u64) {
+    /// What waits. Waits itself until there is something.
+    fn take(&self) -> Batch {
         let empty = |queue: &mut Queue| queue.lines.is_empty();
-        let mut queue = self.0.changed.wait_while(self.lock(), empty).unwrap_or_else(PoisonError::into_inner);
+        let queue = self.0.changed.wait_while(self.lock(), empty).unwrap_or_else(PoisonError::into_inner);
+        Self::empty(queue)
+    }
+
+    /// What waits. Waits itself until there is something, but no longer than this. Who takes a batch calls
+    /// [`Self::written`] when it is written, or not.
+    pub fn take_within(&self, patience: Duration) -> Batch {
+        let empty = |queue: &mut Queue| queue.lines.is_empty();
+        let waited = self.0.changed.wait_timeout_while(self.lock(), patience, empty);
+        Self::empty(waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    fn empty(mut queue: MutexGuard<'_, Queue>) -> Batch {
         queue.bytes = 0;
         queue.writing = true;
-        (std::mem::take(&mut queue.lines), std::mem::take(&mut queue.lost))
+        Batch { lines: std::mem::take(&mut queue.lines), lost: std::mem::take(&mut queue.lost) }
     }
 
-    fn written(&self, but: usize) {
+    /// What was taken is written, but for so many lines, which are lost.
+    pub fn written(&self, but: usize) {
         let mut queue = self.lock();
         queue.writing = false;
         queue.lost += u64::try_from(but).unwrap_or(u64::MAX);
@@ -97,10 +112,18 @@ impl Lines {
     }
 }
 
+/// Lines that were taken out of the queue.
+pub struct Batch {
+    /// In their order.
+    pub lines: Vec<Vec<u8>>,
+    /// How many were lost after them.
+    pub lost: u64,
+}
+
 /// Takes each event's text, which comes in one piece.
 impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.push(line);
+        self.push(line.to_vec());
         Ok(line.len())
     }
 
@@ -169,7 +192,7 @@ mod tests {
         let lines = Lines::default();
         said(&lines, &"x".repeat(MOST_BYTES + 1));
         said(&lines, "y");
-        let (batch, lost) = lines.take();
-        assert_eq!((batch.len(), lost), (1, 1));
+        let batch = lines.take();
+        assert_eq!((batch.lines.len(), batch.lost), (1, 1));
     }
 }

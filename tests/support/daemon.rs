@@ -190,6 +190,15 @@ impl Daemon {
         Self::spawn_by(home, shell)
     }
 
+    /// Starts one whose files may be no longer than this many bytes, which is what a full disk looks like to it.
+    pub fn spawn_with_file_limit(home: Home, bytes: usize) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        // In blocks of 512 bytes, by POSIX.
+        shell.arg("-c").arg(format!("ulimit -f {} && exec \"$0\" \"$@\"", bytes / 512));
+        shell.arg(env!("CARGO_BIN_EXE_b2binpay-broker"));
+        Self::spawn_by(home, shell)
+    }
+
     fn spawn_by(home: Home, mut command: Command) -> Self {
         let mut child = command
             .arg("serve")

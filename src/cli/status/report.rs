@@ -34,6 +34,7 @@ pub(super) struct Report {
     pub(super) version: String,
     pub(super) callers: Vec<Caller>,
     pub(super) recent_security_events: Vec<Event>,
+    pub(super) audit: Option<Audit>,
 }
 
 #[derive(Serialize)]
@@ -102,6 +103,13 @@ pub(super) struct Event {
     pub(super) detail: String,
 }
 
+#[derive(Serialize)]
+pub(super) struct Audit {
+    pub(super) destination: String,
+    pub(super) lost: u64,
+    pub(super) problem: String,
+}
+
 /// A span, which JSON shows as a number of seconds.
 #[derive(Clone, Copy)]
 pub(super) struct Seconds(pub(super) Duration);
@@ -130,6 +138,7 @@ impl From<proto::GetStatusResponse> for Report {
             version: printable(&status.version),
             callers: status.callers.into_iter().map(Caller::from).collect(),
             recent_security_events: status.recent_security_events.into_iter().map(Event::from).collect(),
+            audit: status.audit.map(Audit::from),
         }
     }
 }
@@ -203,5 +212,15 @@ impl From<proto::CallerStatus> for Caller {
 impl From<proto::SecurityEvent> for Event {
     fn from(event: proto::SecurityEvent) -> Self {
         Self { at: time(event.at), event: printable(&event.event), detail: printable(&event.detail) }
+    }
+}
+
+impl From<proto::AuditStatus> for Audit {
+    fn from(audit: proto::AuditStatus) -> Self {
+        Self {
+            destination: printable(&audit.destination),
+            lost: audit.lost,
+            problem: printable(&audit.problem),
+        }
     }
 }

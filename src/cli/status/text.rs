@@ -102,6 +102,14 @@ fn facts(report: &Report, now: Timestamp, look: Look) -> Table {
             fact("", format!("signs of the previous ones are accepted until {}", when(until, now)));
         }
     }
+    if let Some(audit) = &report.audit {
+        let lost = (audit.lost > 0).then(|| format!("{} lines lost", audit.lost));
+        let lost = lost.map(|lost| format!(", {}", look.paint(Tone::Warning, &lost))).unwrap_or_default();
+        fact("audit log", format!("{}{lost}", audit.destination));
+        if !audit.problem.is_empty() {
+            fact("", look.paint(Tone::Bad, &audit.problem));
+        }
+    }
     let uptime = report.uptime.map(|uptime| format!(", up {}", span(uptime.0))).unwrap_or_default();
     fact("broker", format!("version {}{uptime}", report.version));
     table
@@ -162,7 +170,7 @@ mod tests {
     use super::*;
     use crate::cli::{
         layout::json_line,
-        status::report::{Calls, Credentials, Event, Outcome, Seconds, Source, Token},
+        status::report::{Audit, Calls, Credentials, Event, Outcome, Seconds, Source, Token},
     };
 
     fn at(seconds: i64) -> Timestamp {
@@ -228,6 +236,7 @@ mod tests {
                 },
             ],
             recent_security_events: Vec::new(),
+            audit: Some(Audit { destination: "journal".to_owned(), lost: 0, problem: String::new() }),
         }
     }
 
@@ -243,6 +252,7 @@ FRESH, ready, since 2h 1m ago (2026-11-18 09:05:00Z)
   last call    ok, 5m ago (2026-11-18 11:01:40Z), took 212ms
   credentials  generation 1
                key_file: /etc/broker/api-key
+  audit log    journal
   broker       version 0.1.0, up 2h 1m
 
   CALLER   METHOD           OK  FAILED  LAST TOKEN        GIVEN
@@ -272,6 +282,8 @@ FRESH, ready, since 2h 1m ago (2026-11-18 09:05:00Z)
         if let Some(budget) = &mut report.budget {
             "/var/lib: can't open".clone_into(&mut budget.problem);
         }
+        let problem = "/var/log/audit.jsonl: no space left on device".to_owned();
+        report.audit = Some(Audit { destination: "/var/log/audit.jsonl".to_owned(), lost: 3, problem });
         report.recent_security_events = vec![Event {
             at: Some(at(-60)),
             event: "foreign_traffic".to_owned(),
@@ -288,6 +300,8 @@ FRESH, ready, since 2h 1m ago (2026-11-18 09:05:00Z)
         );
         assert!(lines.contains(&"  token        none"), "{text}");
         assert!(lines.contains(&"               /var/lib: can't open"), "{text}");
+        assert!(text.contains("  audit log    /var/log/audit.jsonl, 3 lines lost\n"), "{text}");
+        assert!(lines.contains(&"               /var/log/audit.jsonl: no space left on device"), "{text}");
         let event = "  1m ago (2026-11-18 11:05:40Z)  foreign_traffic  something else uses the same address";
         assert_eq!(lines[lines.len() - 2..], ["  SECURITY EVENTS", event]);
     }

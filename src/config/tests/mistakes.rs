@@ -84,15 +84,22 @@ fn a_key_in_the_wrong_section_is_shown_the_right_one() {
 #[test]
 fn what_a_later_version_will_know_is_no_typing_mistake() {
     let text = "[[listen]]\ntcp = \"0.0.0.0:7443\"\nunix = \"/run/a\"\n[[caller]]\nname = \"a\"\nunix_user = \"1\"\n\
-                allow = [\"Health\"]\n[http]\nlisten = \"127.0.0.1:9464\"\n[ha]\n[audit]\n";
+                allow = [\"Health\"]\n[http]\nlisten = \"127.0.0.1:9464\"\n[ha]\n";
     assert_eq!(
         errors_after_minimal(text),
         [
             "8:1: listen.tcp is not part of this version: take it out",
             "14:2: http is not part of this version: take it out",
             "16:2: ha is not part of this version: take it out",
-            "17:2: audit is not part of this version: take it out",
         ]
+    );
+}
+
+#[test]
+fn the_audit_log_s_file_is_an_absolute_path() {
+    assert_eq!(
+        errors_after_minimal("[audit]\nfile = \"audit.jsonl\"\n"),
+        ["8:8: audit.file must be an absolute path, such as \"/var/log/b2binpay-broker/audit.jsonl\""]
     );
 }
 
