@@ -3,17 +3,22 @@
 //! [`build`] makes everything and opens the sockets, [`Bound::run`] serves until it is told to stop and then drains. Every
 //! task's end is awaited; an end that nobody asked for ends the process, since its supervisor starts a whole one.
 
+mod reload;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
+use reload::{Material, Reloader, ReloaderParts};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::AuditSink,
-    broker::{Broker, BrokerParts, CredentialFacts, SourceFact, UpstreamFacts},
+    broker::{Broker, BrokerParts, CredentialFacts, Reload, SourceFact, Standing, UpstreamFacts},
     budget::{BadLimit, CallBudget, CallLimit},
     clock::Clock,
-    config::{Config, ConfigErrors, Limits, Listen, LoadedCredentials},
+    config::{
+        Config, ConfigErrors, CredentialSource, Environment, Limits, Listen, LoadedCredentials, Upstream,
+    },
     credentials::Credentials,
     grpc::{
         self, BadDescriptors,
@@ -90,6 +95,7 @@ pub struct TaskEnded {
 /// A daemon whose sockets are open and which has not begun to serve.
 pub struct Bound {
     broker: Arc<Broker>,
+    reload: Arc<dyn Reload>,
     listeners: Vec<Listener>,
     service: grpc::Service,
     limits: Limits,
@@ -98,9 +104,11 @@ pub struct Bound {
     background: JoinSet<&'static str>,
 }
 
-/// Whoever issues tokens for `credentials`, and how often it may be asked: what `serve` and `check --online` share.
+/// Whoever issues tokens for `credentials`, and how often it may be asked: what `serve`, a reload and `check --online` share.
+/// `authorities` are those of [`Config::read_authorities`].
 pub fn upstream(
     config: &Config,
+    authorities: Option<Vec<u8>>,
     credentials: Credentials,
     clock: &Arc<dyn Clock>,
 ) -> Result<(Arc<dyn TokenIssuer>, Arc<CallBudget>), CannotStart> {
@@ -108,7 +116,7 @@ pub fn upstream(
     let settings = upstream::Settings {
         api: configured.api,
         base_url: configured.base_url.clone(),
-        ca_pem: config.read_authorities()?,
+        ca_pem: authorities,
         proxy: configured.proxy.clone(),
         connect_timeout: configured.connect_timeout,
         request_timeout: configured.request_timeout,
@@ -128,17 +136,44 @@ fn trail(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn AuditSink>, 
     })
 }
 
-/// Makes everything and opens the sockets. Nothing is asked of the upstream before [`Bound::run`].
+/// Where the tokens of this configuration are good.
+fn upstream_facts(config: &Config) -> Arc<UpstreamFacts> {
+    let Upstream { base_url, api, .. } = &config.upstream;
+    Arc::new(UpstreamFacts { base_url: base_url.as_str().to_owned(), api: *api })
+}
+
+/// What of this configuration is the keeper's.
+fn token_settings(config: &Config) -> TokenSettings {
+    TokenSettings {
+        refresh_at: config.token.refresh_at,
+        min_validity: config.token.min_validity,
+        request_timeout: config.upstream.request_timeout,
+    }
+}
+
+/// Where each credential was read.
+fn source_facts(sources: &[CredentialSource]) -> Vec<SourceFact> {
+    let fact =
+        |source: &CredentialSource| SourceFact { name: source.name.to_owned(), path: source.path.clone() };
+    sources.iter().map(fact).collect()
+}
+
+/// What signs are verified with.
+fn sign_keys(loaded: &LoadedCredentials) -> SignKeys {
+    SignKeys::new(&loaded.credentials, loaded.previous.as_ref().map(|(set, until)| (set, *until)))
+}
+
+/// Makes everything and opens the sockets. Nothing is asked of the upstream before [`Bound::run`]. `environment` is where
+/// `loaded` was read, and will be again by a reload.
 pub fn build(
-    config: &Config,
-    loaded: LoadedCredentials,
+    config: Config,
+    environment: Environment,
+    loaded: &LoadedCredentials,
     clock: &Arc<dyn Clock>,
 ) -> Result<Bound, CannotStart> {
-    let LoadedCredentials { credentials, previous, sources, warnings: _ } = loaded;
-    let keys = SignKeys::new(&credentials, previous.as_ref().map(|(set, until)| (set, *until)));
-    let upstream_facts =
-        UpstreamFacts { base_url: config.upstream.base_url.as_str().to_owned(), api: config.upstream.api };
-    let (issuer, budget) = upstream(config, credentials, clock)?;
+    let authorities = config.read_authorities()?;
+    let trail = trail(&config, clock)?;
+    let (issuer, budget) = upstream(&config, authorities.clone(), loaded.credentials.clone(), clock)?;
     if let Some(why) = CallRecordFile::passing_directory(&config.state_directory) {
         tracing::warn!(
             directory = %config.state_directory.display(),
@@ -148,36 +183,46 @@ pub fn build(
 
     let stop_keeper = CancellationToken::new();
     let setup = KeeperSetup {
-        settings: TokenSettings {
-            refresh_at: config.token.refresh_at,
-            min_validity: config.token.min_validity,
-            request_timeout: config.upstream.request_timeout,
-        },
+        settings: token_settings(&config),
         issuer,
         budget: Arc::clone(&budget),
         clock: Arc::clone(clock),
         seed: fastrand::u64(..),
     };
     let (keeper, alarms, keeping) = keeper::run(setup, stop_keeper.clone().cancelled_owned());
-    let sources =
-        sources.into_iter().map(|source| SourceFact { name: source.name.to_owned(), path: source.path });
     let broker = Broker::new(BrokerParts {
-        keeper,
+        keeper: keeper.clone(),
         policy: config.policy().clone(),
-        keys,
-        budget,
+        keys: sign_keys(loaded),
         clock: Arc::clone(clock),
-        upstream: upstream_facts,
-        credentials: CredentialFacts { generation: 1, sources: sources.collect() },
-        audit: trail(config, clock)?,
+        standing: Standing {
+            upstream: upstream_facts(&config),
+            budget,
+            credentials: CredentialFacts { generation: 1, sources: source_facts(&loaded.sources) },
+        },
+        audit: trail,
     });
 
     let drain = CancellationToken::new();
     let health = grpc::health();
-    let service =
-        grpc::service(Arc::clone(&broker), config.limits.max_message_bytes, health.clone(), drain.clone())?;
+    let limits = config.limits.clone();
     let listeners = config.listen.iter().map(|Listen::Unix { path, mode }| Listener::bind(path, *mode));
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+    let reload: Arc<dyn Reload> = Arc::new(Reloader::new(ReloaderParts {
+        environment,
+        clock: Arc::clone(clock),
+        broker: Arc::clone(&broker),
+        keeper,
+        drain: drain.clone(),
+        in_force: Material::new(config, loaded, authorities),
+    }));
+    let service = grpc::service(
+        Arc::clone(&broker),
+        Arc::clone(&reload),
+        limits.max_message_bytes,
+        health.clone(),
+        drain.clone(),
+    )?;
 
     let mut background = JoinSet::new();
     background.spawn(named("the keeper", keeping));
@@ -186,13 +231,18 @@ pub fn build(
     background.spawn(named("the reader of alarms", note_alarms(Arc::clone(&broker), alarms)));
     background.spawn(named("the housekeeping", keep_house(Arc::clone(&broker))));
     background.spawn(named("the audit log", keep_audit(Arc::clone(&broker))));
-    Ok(Bound { broker, listeners, service, limits: config.limits.clone(), drain, stop_keeper, background })
+    Ok(Bound { broker, reload, listeners, service, limits, drain, stop_keeper, background })
 }
 
 impl Bound {
     /// Where it listens.
     pub fn sockets(&self) -> Vec<String> {
         self.listeners.iter().map(|listener| listener.place().to_owned()).collect()
+    }
+
+    /// Who reads everything again when it is asked to.
+    pub fn reload(&self) -> Arc<dyn Reload> {
+        Arc::clone(&self.reload)
     }
 
     /// The broker behind them.

@@ -26,6 +26,25 @@ pub enum SecurityEvent {
     },
     /// The upstream throttled a call that the budget allowed: somebody else on this address or account calls it too.
     ForeignTraffic,
+    /// Configuration, policy, certificates and credentials were read again and are in force.
+    Reloaded {
+        /// Who wanted it.
+        by: String,
+        /// What is other than before.
+        changes: String,
+    },
+    /// They were read again, and what was found was not put in force.
+    ReloadRefused {
+        /// Who wanted it.
+        by: String,
+        /// Why.
+        why: String,
+    },
+    /// The credentials were replaced, and those before them are used no more.
+    CredentialsReplaced {
+        /// Which set it is that is in force now, counted from the start.
+        generation: u64,
+    },
 }
 
 impl SecurityEvent {
@@ -37,6 +56,9 @@ impl SecurityEvent {
             Self::TokenReportedRejected { .. } => "token_reported_rejected",
             Self::TokenWithdrawn { .. } => "token_withdrawn",
             Self::ForeignTraffic => "foreign_traffic",
+            Self::Reloaded { .. } => "reloaded",
+            Self::ReloadRefused { .. } => "reload_refused",
+            Self::CredentialsReplaced { .. } => "credentials_replaced",
         }
     }
 }
@@ -68,6 +90,11 @@ impl fmt::Display for SecurityEvent {
                 "the upstream throttled a call that the budget allowed: something else uses the same address \
                  or account; find it and let it ask this broker",
             ),
+            Self::Reloaded { by, changes } => write!(f, "everything was read again for {by}: {changes}"),
+            Self::ReloadRefused { by, why } => write!(f, "a reload for {by} was refused: {why}"),
+            Self::CredentialsReplaced { generation } => {
+                write!(f, "the credentials were replaced; generation {generation} is in force")
+            }
         }
     }
 }

@@ -211,6 +211,10 @@ impl AuditLog {
     pub fn security(&self, event: &SecurityEvent) {
         let record = self.about(Event::Security(event.word())).detail(event.to_string());
         self.sink.write(match event {
+            // They have lines of their own, with more in them.
+            SecurityEvent::Reloaded { .. }
+            | SecurityEvent::ReloadRefused { .. }
+            | SecurityEvent::CredentialsReplaced { .. } => return,
             SecurityEvent::TokenReportedRejected { token, caller } => {
                 record.by(Some(caller), None).token(*token)
             }

@@ -5,7 +5,9 @@
 //! takes a lock.
 
 mod ledger;
+mod reload;
 mod rulings;
+mod standing;
 mod status;
 mod token_watch;
 
@@ -20,16 +22,16 @@ use std::{
 use arc_swap::ArcSwap;
 
 pub use ledger::{CallerCounts, LastToken, Outcome};
+pub use reload::{Reload, ReloadRefused, Reloaded, Reloading, Requester};
 pub use rulings::Ruling;
-pub use status::{CredentialFacts, SourceFact, Status};
+pub use standing::{CredentialFacts, SourceFact, Standing, UpstreamFacts};
+pub use status::Status;
 pub use token_watch::{TokenWatch, WatchReason};
 
 use crate::{
-    audit::{AuditLog, AuditSink, ForgedKind},
-    budget::CallBudget,
+    audit::{AdminAct, AuditLog, AuditSink, ForgedKind},
     caller::{CallerName, Peer},
     clock::{BootInstant, Clock, Now},
-    credentials::ApiVersion,
     keeper::{HeldToken, Refusal, RefusalReason, TokenKeeper, TooLong, Want},
     policy::{Decision, Denial, Permission, Policy},
     security::SecurityEvent,
@@ -38,16 +40,8 @@ use crate::{
 };
 use ledger::Ledger;
 use rulings::Rulings;
+use standing::Standings;
 use status::RecentEvents;
-
-/// Where tokens are good.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct UpstreamFacts {
-    /// Such as `https://v3.api.b2binpay.com`.
-    pub base_url: String,
-    /// Which generation of the API that is.
-    pub api: ApiVersion,
-}
 
 /// What a broker is made of.
 pub struct BrokerParts {
@@ -57,17 +51,16 @@ pub struct BrokerParts {
     pub policy: Policy,
     /// What signs are verified with.
     pub keys: SignKeys,
-    /// What the keeper calls the upstream from; here for showing.
-    pub budget: Arc<CallBudget>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
-    /// Where tokens are good.
-    pub upstream: UpstreamFacts,
-    /// Where the credentials come from.
-    pub credentials: CredentialFacts,
+    /// The upstream and the credentials.
+    pub standing: Standing,
     /// Where the audit log is written.
     pub audit: Arc<dyn AuditSink>,
 }
+
+/// What is said of a reload that found everything as it was.
+const NOTHING_NEW: &str = "nothing is other than before";
 
 /// How long a call without a deadline waits. With the keeper's margin before a deadline added, so that it is ten seconds
 /// for the caller.
@@ -93,10 +86,8 @@ pub struct Broker {
     policy: ArcSwap<Policy>,
     rulings: Rulings,
     keys: ArcSwap<SignKeys>,
-    budget: Arc<CallBudget>,
     clock: Arc<dyn Clock>,
-    upstream: UpstreamFacts,
-    credentials: CredentialFacts,
+    standing: Standings,
     ledger: Ledger,
     events: RecentEvents,
     audit: AuditLog,
@@ -108,17 +99,16 @@ impl Broker {
     /// Puts a broker together.
     pub fn new(parts: BrokerParts) -> Arc<Self> {
         let started = parts.clock.now();
-        let audit = AuditLog::new(parts.audit, Arc::clone(&parts.clock), parts.credentials.generation);
+        let audit =
+            AuditLog::new(parts.audit, Arc::clone(&parts.clock), parts.standing.credentials.generation);
         Arc::new(Self {
             ledger: Ledger::of(parts.policy.rules().iter().map(|rule| &rule.name)),
             keeper: parts.keeper,
             policy: ArcSwap::from_pointee(parts.policy),
             rulings: Rulings::default(),
             keys: ArcSwap::from_pointee(parts.keys),
-            budget: parts.budget,
             clock: parts.clock,
-            upstream: parts.upstream,
-            credentials: parts.credentials,
+            standing: Standings::new(parts.standing),
             events: RecentEvents::default(),
             audit,
             reads_told: AtomicU64::new(started.boot.as_duration().as_secs()),
@@ -131,9 +121,32 @@ impl Broker {
         self.clock.now()
     }
 
-    /// Where tokens are good.
-    pub fn upstream(&self) -> &UpstreamFacts {
-        &self.upstream
+    /// Where this token is good.
+    pub fn upstream_of(&self, token: &HeldToken) -> Arc<UpstreamFacts> {
+        self.standing.upstream_of(token)
+    }
+
+    /// What is known of the upstream and of the credentials in force.
+    pub fn standing(&self) -> Standing {
+        Standing::clone(&self.standing.current())
+    }
+
+    /// Says where tokens are good once a replacement of the credentials, which is about to be tried, has succeeded.
+    pub fn announce(&self, upstream: Arc<UpstreamFacts>) {
+        self.standing.announce(upstream);
+    }
+
+    /// Takes over what is known of replaced credentials, and the keys that signs are verified with from now on.
+    pub fn stand(&self, standing: Standing, keys: SignKeys) {
+        self.keys.store(Arc::new(keys));
+        let generation = standing.credentials.generation;
+        let replaced = generation != self.standing.current().credentials.generation;
+        let sources: Vec<_> = standing.credentials.sources.iter().map(SourceFact::to_string).collect();
+        self.standing.replace(standing);
+        if replaced {
+            self.audit.credentials_changed(generation, sources.join(", "));
+            self.events.push(self.clock.now().wall, SecurityEvent::CredentialsReplaced { generation });
+        }
     }
 
     /// Puts another policy in force: for each call that comes, and for what is under way ([`Self::rulings`]).
@@ -300,6 +313,28 @@ impl Broker {
     pub fn note(&self, event: SecurityEvent) {
         self.audit.security(&event);
         self.events.push(self.clock.now().wall, event);
+    }
+
+    /// Puts the end of a reload on record.
+    pub fn note_reload(&self, requester: &Requester, outcome: &Result<Reloaded, ReloadRefused>) {
+        let by = requester.to_string();
+        let (event, told) = match outcome {
+            Ok(Reloaded { changes, .. }) => {
+                let changes = if changes.is_empty() { NOTHING_NEW.to_owned() } else { changes.join("; ") };
+                (SecurityEvent::Reloaded { by, changes: changes.clone() }, Ok(changes))
+            }
+            Err(refused) => {
+                let why = refused.to_string();
+                (SecurityEvent::ReloadRefused { by, why: why.clone() }, Err((refused.word(), why)))
+            }
+        };
+        self.audit.admin(AdminAct::Reload, requester.caller(), told);
+        self.events.push(self.clock.now().wall, event);
+    }
+
+    /// Opens the audit log's file again.
+    pub fn reopen_audit(&self) {
+        self.audit.reopen();
     }
 
     /// Forgets verification keys whose time is over. Called now and then: a key that is past its time is never used, but

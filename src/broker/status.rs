@@ -2,14 +2,13 @@
 
 use std::{
     collections::VecDeque,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use jiff::Timestamp;
 
-use super::{Broker, CallerCounts, UpstreamFacts};
+use super::{Broker, CallerCounts, CredentialFacts, UpstreamFacts};
 use crate::{
     audit::SinkState,
     budget::BudgetUsage,
@@ -20,24 +19,6 @@ use crate::{
 
 /// How many security events are kept for showing.
 const RECENT: usize = 50;
-
-/// Where the credentials come from.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CredentialFacts {
-    /// 1 from the start, one more with each replacement.
-    pub generation: u64,
-    /// Where each was read.
-    pub sources: Vec<SourceFact>,
-}
-
-/// Where one credential was read.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SourceFact {
-    /// The configuration's name of it, such as `secret_file`.
-    pub name: String,
-    /// The file.
-    pub path: PathBuf,
-}
 
 /// How the broker is.
 #[derive(Clone, Debug)]
@@ -69,7 +50,7 @@ pub struct Status {
     /// Security events, the newest first.
     pub events: Vec<(Timestamp, SecurityEvent)>,
     /// Where tokens are good.
-    pub upstream: UpstreamFacts,
+    pub upstream: Arc<UpstreamFacts>,
     /// How the audit log is written.
     pub audit: SinkState,
 }
@@ -78,6 +59,7 @@ impl Status {
     pub(super) fn of(broker: &Broker) -> Self {
         let now = broker.clock.now();
         let snapshot = broker.keeper.snapshot().current();
+        let standing = broker.standing();
         let (state, since, reason) = snapshot.state(now);
         Self {
             state,
@@ -86,14 +68,14 @@ impl Status {
             ready: snapshot.is_ready(now.boot),
             token: snapshot.token.clone(),
             now,
-            budget: broker.budget.usage(),
+            budget: standing.budget.usage(),
             last_call: snapshot.last_call.clone(),
-            credentials: broker.credentials.clone(),
+            credentials: standing.credentials,
             previous_until: broker.keys.load().previous_until().filter(|until| *until > now.wall),
             uptime: now.boot.saturating_since(broker.started.boot),
             callers: broker.ledger.counts(),
             events: broker.events.newest_first(),
-            upstream: broker.upstream.clone(),
+            upstream: standing.upstream,
             audit: broker.audit.state(),
         }
     }

@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod layout;
 mod output;
+mod reload;
 mod remote;
 mod serve;
 mod shell;
@@ -81,6 +82,7 @@ enum Command {
     Watch(watch::WatchArgs),
     Verify(verify::VerifyArgs),
     Status(status::StatusArgs),
+    Reload(reload::ReloadArgs),
     /// Run the simulator of B2BINPAY alone, for testing your own services
     Simulate(Box<b2binpay_simulator::cli::Args>),
     Completions(shell::CompletionsArgs),
@@ -105,6 +107,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Command::Watch(args) => watch::run(&args),
         Command::Verify(args) => verify::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Reload(args) => reload::run(&args),
         Command::Simulate(args) => simulate::run(*args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),

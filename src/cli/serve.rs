@@ -11,6 +11,7 @@ use tokio::{
 use super::{Exit, complain};
 use crate::{
     app,
+    broker::{Reload, Requester},
     clock::{Clock, SystemClock},
     config::{Config, Environment},
     hardening::protect_memory,
@@ -31,7 +32,8 @@ pub(super) fn run(file: &Path) -> Exit {
     };
     start_logging(config.log.format, config.log.level);
     protect_memory();
-    let loaded = match config.read_credentials(&Environment::from_process(), clock.now().wall) {
+    let environment = Environment::from_process();
+    let loaded = match config.read_credentials(&environment, clock.now().wall) {
         Ok(loaded) => loaded,
         Err(errors) => {
             complain(errors);
@@ -52,7 +54,9 @@ pub(super) fn run(file: &Path) -> Exit {
         survive_full_files();
         // Before anything says that it serves: who reads that may stop it at once.
         let stop = told_to_stop();
-        let bound = match app::build(&config, loaded, &clock) {
+        let hangups = listen_to(SignalKind::hangup());
+        let (upstream, api) = (config.upstream.base_url.to_string(), config.upstream.api);
+        let bound = match app::build(config, environment, &loaded, &clock) {
             Ok(bound) => bound,
             Err(error) => {
                 // Supervisors try again after the one and not after the other.
@@ -64,13 +68,18 @@ pub(super) fn run(file: &Path) -> Exit {
         for socket in bound.sockets() {
             tracing::info!(
                 socket,
-                upstream = %config.upstream.base_url,
-                api = %config.upstream.api,
+                upstream,
+                %api,
                 version = env!("CARGO_PKG_VERSION"),
                 "serving"
             );
         }
-        match bound.run(stop).await {
+        // Read, and kept by those who need it.
+        drop(loaded);
+        let reloading = tokio::spawn(reload_at(hangups, bound.reload()));
+        let ended = bound.run(stop).await;
+        reloading.abort();
+        match ended {
             Ok(()) => Exit::Done,
             Err(ended) => {
                 tracing::error!("{ended}");
@@ -96,13 +105,24 @@ fn survive_full_files() {
     }
 }
 
+/// Reads everything again at each signal.
+async fn reload_at(mut hangups: Option<Signal>, reload: Arc<dyn Reload>) {
+    loop {
+        comes(&mut hangups).await;
+        // How it ended is in the log.
+        let _ = reload.reload(Requester::Signal).await;
+    }
+}
+
+/// A signal that can't be listened to keeps its default effect: it ends the process, without a drain.
+fn listen_to(kind: SignalKind) -> Option<Signal> {
+    let failed = |error| tracing::warn!(%error, signal = kind.as_raw_value(), "can't listen to a signal");
+    signal(kind).map_err(failed).ok()
+}
+
 /// Ends with SIGTERM or SIGINT. They are listened to from the call on, not from the first look at the future.
 pub(super) fn told_to_stop() -> impl Future<Output = ()> {
-    let [mut terminate, mut interrupt] = [SignalKind::terminate(), SignalKind::interrupt()].map(|kind| {
-        // A signal that can't be listened to keeps its default effect: it ends the process, without a drain.
-        let failed = |error| tracing::warn!(%error, signal = kind.as_raw_value(), "can't listen to a signal");
-        signal(kind).map_err(failed).ok()
-    });
+    let [mut terminate, mut interrupt] = [SignalKind::terminate(), SignalKind::interrupt()].map(listen_to);
     async move {
         tokio::select! {
             () = comes(&mut terminate) => {}

@@ -81,6 +81,26 @@ pub(super) const LISTS: [&str; 2] = ["listen", "caller"];
 pub(super) const LATER: [&str; 7] =
     ["listen.tcp", "listen.cert", "listen.key", "listen.client_ca", "listen.systemd", "http", "ha"];
 
+/// Keys whose value counts from the start to the end of the process: a reload with another one is refused. All others are taken
+/// over by a reload.
+pub(super) const AT_START: [&str; 15] = [
+    "state.directory",
+    "listen.unix",
+    "listen.mode",
+    "log.format",
+    "log.level",
+    "limits.max_connections",
+    "limits.max_streams_per_connection",
+    "limits.max_header_bytes",
+    "limits.max_message_bytes",
+    "limits.first_byte_timeout",
+    "limits.keepalive_interval",
+    "limits.keepalive_timeout",
+    "limits.max_connection_age",
+    "limits.drain_deadline",
+    "audit.file",
+];
+
 const fn within<T>(from: T, to: T, why: &'static str) -> Range<T> {
     Range { from, to, why }
 }

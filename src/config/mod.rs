@@ -11,6 +11,7 @@
 //! no positions once a value is out of the parser's hands.
 
 mod callers;
+mod changes;
 mod credentials;
 mod errors;
 mod files;

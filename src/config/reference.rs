@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    keys::{KEYS, Key, Kind, Unset},
+    keys::{AT_START, KEYS, Key, Kind, Unset},
     section::brackets,
     values::show_size,
 };
@@ -23,7 +23,8 @@ white space around it is an error. Keep the files at mode 0600.
 - A duration is a number with its unit (`d`, `h`, `m`, `s`, `ms`), or several from the largest to the smallest, in quotes: `\"250ms\"`, `\"10s\"`, `\"1h30m\"`. \
 A number without a unit is an error.
 - A size is a number of bytes, or one with `KiB` or `MiB` in quotes: `16384`, `\"16KiB\"`.
-- Everything takes effect at the start; a change needs a restart.
+- `b2binpay-broker reload` (or SIGHUP) reads everything again, all or nothing. Keys that say \"restart\" under *change* keep the value of the start: a reload that \
+finds another one is refused by their names.
 ";
 
 /// The reference of all keys, as Markdown.
@@ -37,7 +38,7 @@ pub fn reference() -> String {
             // Writing to a String can't fail.
             let _ = write!(
                 page,
-                "\n## `{}`\n\n| key | value | unset | |\n|---|---|---|---|\n",
+                "\n## `{}`\n\n| key | value | unset | change | |\n|---|---|---|---|---|\n",
                 brackets(section)
             );
         }
@@ -46,7 +47,8 @@ pub fn reference() -> String {
             Unset::Nothing(example) => format!("none; such as `{example}`"),
             Unset::Is(value) => format!("`{value}`"),
         };
-        let _ = writeln!(page, "| `{name}` | {} | {unset} | {} |", value(key), description(key));
+        let change = if AT_START.contains(&key.path) { "restart" } else { "reload" };
+        let _ = writeln!(page, "| `{name}` | {} | {unset} | {change} | {} |", value(key), description(key));
     }
     page
 }

@@ -146,7 +146,7 @@ pub(super) fn status(status: Status) -> proto::GetStatusResponse {
             lost: status.audit.lost,
             problem: status.audit.problem,
         }),
-        base_url: status.upstream.base_url,
+        base_url: status.upstream.base_url.clone(),
         api_version: status.upstream.api.as_str().to_owned(),
     }
 }

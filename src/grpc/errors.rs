@@ -6,8 +6,9 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::{
+    broker::ReloadRefused,
     issuer::IssueError,
-    keeper::{Refusal, RefusalReason},
+    keeper::{NotReplaced, Refusal, RefusalReason},
     policy::Denial,
     sign::VerifyError,
 };
@@ -54,6 +55,10 @@ pub enum ErrorReason {
     MethodUnknown,
     /// The request is larger than the broker takes.
     MessageTooLarge,
+    /// The configuration that was to be loaded is wrong.
+    ConfigurationInvalid,
+    /// The configuration that was to be loaded needs a restart.
+    RestartNeeded,
     /// The call's deadline leaves no time.
     DeadlineTooShort,
     /// A mistake of the broker's.
@@ -82,6 +87,8 @@ impl ErrorReason {
             Self::NoCallbackSecret => "NO_CALLBACK_SECRET",
             Self::MethodUnknown => "METHOD_UNKNOWN",
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
+            Self::ConfigurationInvalid => "CONFIGURATION_INVALID",
+            Self::RestartNeeded => "RESTART_NEEDED",
             Self::DeadlineTooShort => "DEADLINE_TOO_SHORT",
             Self::Internal => "INTERNAL",
         }
@@ -98,9 +105,11 @@ impl ErrorReason {
             | Self::BudgetExhausted
             | Self::Starting
             | Self::ShuttingDown => Code::Unavailable,
-            Self::CredentialsRejected | Self::UpstreamForbidden | Self::NoCallbackSecret => {
-                Code::FailedPrecondition
-            }
+            Self::CredentialsRejected
+            | Self::UpstreamForbidden
+            | Self::NoCallbackSecret
+            | Self::ConfigurationInvalid
+            | Self::RestartNeeded => Code::FailedPrecondition,
             Self::MethodUnknown => Code::Unimplemented,
             Self::MessageTooLarge => Code::OutOfRange,
             Self::DeadlineTooShort => Code::DeadlineExceeded,
@@ -147,14 +156,35 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
         RefusalReason::ValidityTooLong(_) => ErrorReason::ValidityTooLong,
         RefusalReason::DeadlineTooShort => ErrorReason::DeadlineTooShort,
         RefusalReason::ShuttingDown => ErrorReason::ShuttingDown,
-        RefusalReason::Upstream(error) => match error {
-            IssueError::Throttled { .. } => ErrorReason::UpstreamThrottled,
-            IssueError::CredentialsRejected { .. } => ErrorReason::CredentialsRejected,
-            IssueError::Forbidden { .. } => ErrorReason::UpstreamForbidden,
-            _ => ErrorReason::UpstreamUnavailable,
-        },
+        RefusalReason::Upstream(error) => failed(error),
     };
     reason.status_until(refusal.to_string(), refusal.retry_after)
+}
+
+const fn failed(error: &IssueError) -> ErrorReason {
+    match error {
+        IssueError::Throttled { .. } => ErrorReason::UpstreamThrottled,
+        IssueError::CredentialsRejected { .. } => ErrorReason::CredentialsRejected,
+        IssueError::Forbidden { .. } => ErrorReason::UpstreamForbidden,
+        _ => ErrorReason::UpstreamUnavailable,
+    }
+}
+
+pub(super) fn not_reloaded(refused: &ReloadRefused) -> Status {
+    let (reason, retry_after) = match refused {
+        ReloadRefused::Configuration(_) => (ErrorReason::ConfigurationInvalid, None),
+        ReloadRefused::RestartNeeded { .. } => (ErrorReason::RestartNeeded, None),
+        ReloadRefused::NotProved(why) => match why {
+            NotReplaced::NotProved(error) => (failed(error), None),
+            NotReplaced::BudgetExhausted { retry_after } => {
+                (ErrorReason::BudgetExhausted, Some(*retry_after))
+            }
+            NotReplaced::Busy => (ErrorReason::UpstreamUnavailable, None),
+            NotReplaced::ShuttingDown => (ErrorReason::ShuttingDown, None),
+        },
+        ReloadRefused::ShuttingDown => (ErrorReason::ShuttingDown, None),
+    };
+    reason.status_until(refused.to_string(), retry_after)
 }
 
 pub(super) fn denied(denial: &Denial) -> Status {

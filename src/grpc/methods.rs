@@ -50,6 +50,7 @@ impl Method {
             "/b2binpay.broker.v1.BrokerAdminService/GetStatus" => {
                 Self::ours(&[P::AdminGetStatus], Shape::Unary)
             }
+            "/b2binpay.broker.v1.BrokerAdminService/Reload" => Self::ours(&[P::AdminReload], Shape::Unary),
             "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/Watch" => {
                 Self::library(&[P::Health], true)
             }

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 pub use tonic_health::server::HealthReporter;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Reload};
 
 /// Descriptions of all services, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -43,9 +43,10 @@ pub type Service = Guard<Routes>;
 #[error("the descriptions of the services can't be read: {0}")]
 pub struct BadDescriptors(#[from] tonic_reflection::server::Error);
 
-/// Makes the services. `health` tells how they are; `drain` ends their streams.
+/// Makes the services. `reload` reads everything again; `health` tells how they are; `drain` ends their streams.
 pub fn service(
     broker: Arc<Broker>,
+    reload: Arc<dyn Reload>,
     max_message_bytes: usize,
     health: HealthReporter,
     drain: CancellationToken,
@@ -60,6 +61,7 @@ pub fn service(
     ));
     let admin = proto::broker_admin_service_server::BrokerAdminServiceServer::new(services::Admin::new(
         Arc::clone(&broker),
+        reload,
     ));
     let health = tonic_health::server::HealthService::from_health_reporter(health);
     let routes = Routes::new(tokens.max_decoding_message_size(max_message_bytes))

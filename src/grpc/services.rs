@@ -8,17 +8,17 @@ use tonic::{Request, Response, Status};
 use super::{
     convert,
     deadline::deadline,
-    errors::{ErrorReason, bad_field, denied, refused, unverifiable},
+    errors::{ErrorReason, bad_field, denied, not_reloaded, refused, unverifiable},
     guard::Admitted,
     proto::{
-        GetAccessTokenRequest, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse,
-        VerifySignRequest, VerifySignResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
-        broker_admin_service_server::BrokerAdminService, token_broker_service_server::TokenBrokerService,
-        verify_sign_request,
+        GetAccessTokenRequest, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse, ReloadRequest,
+        ReloadResponse, VerifySignRequest, VerifySignResponse, WatchAccessTokenRequest,
+        WatchAccessTokenResponse, broker_admin_service_server::BrokerAdminService,
+        token_broker_service_server::TokenBrokerService, verify_sign_request,
     },
 };
 use crate::{
-    broker::{Broker, Outcome, TokenRequest},
+    broker::{Broker, Outcome, Reload, Reloaded, Requester, TokenRequest},
     policy::Permission,
     sign::Subject,
 };
@@ -65,7 +65,7 @@ impl TokenBrokerService for Tokens {
         let token =
             self.broker.access_token(&caller, &peer, asked).await.map_err(|refusal| refused(&refusal))?;
         let now = self.broker.now();
-        Ok(Response::new(convert::token(&token, self.broker.upstream(), now)))
+        Ok(Response::new(convert::token(&token, &self.broker.upstream_of(&token), now)))
     }
 
     type WatchAccessTokenStream =
@@ -80,7 +80,7 @@ impl TokenBrokerService for Tokens {
             let (token, reason) = watch.next().await?;
             let now = watch.broker().now();
             let message = WatchAccessTokenResponse {
-                token: Some(convert::token(&token, watch.broker().upstream(), now)),
+                token: Some(convert::token(&token, &watch.broker().upstream_of(&token), now)),
                 reason: convert::watch_reason(reason).into(),
             };
             Some((Ok(message), watch))
@@ -127,11 +127,12 @@ impl TokenBrokerService for Tokens {
 /// `BrokerAdminService`.
 pub(super) struct Admin {
     broker: Arc<Broker>,
+    reload: Arc<dyn Reload>,
 }
 
 impl Admin {
-    pub(super) const fn new(broker: Arc<Broker>) -> Self {
-        Self { broker }
+    pub(super) const fn new(broker: Arc<Broker>, reload: Arc<dyn Reload>) -> Self {
+        Self { broker, reload }
     }
 }
 
@@ -144,5 +145,13 @@ impl BrokerAdminService for Admin {
         let Admitted { caller, .. } = admitted(&request)?;
         self.broker.record(&caller, Permission::AdminGetStatus, Outcome::Ok);
         Ok(Response::new(convert::status(self.broker.status())))
+    }
+
+    async fn reload(&self, request: Request<ReloadRequest>) -> Result<Response<ReloadResponse>, Status> {
+        let Admitted { caller, peer } = admitted(&request)?;
+        let outcome = self.reload.reload(Requester::Caller(caller.clone(), peer)).await;
+        self.broker.record(&caller, Permission::AdminReload, Outcome::of(&outcome));
+        let Reloaded { changes, notes, generation } = outcome.map_err(|refused| not_reloaded(&refused))?;
+        Ok(Response::new(ReloadResponse { changes, notes, credential_generation: generation }))
     }
 }

@@ -6,7 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::{AuditSink, Record, SinkState},
-    broker::{Broker, BrokerParts, CredentialFacts, UpstreamFacts},
+    broker::{
+        Broker, BrokerParts, CredentialFacts, Reload, ReloadRefused, Reloading, Requester, Standing,
+        UpstreamFacts,
+    },
     budget::{CallBudget, CallLimit, CallRecord, History, PastCall, RecordUnusable},
     caller::Peer,
     clock::{Clock, Now, SystemClock},
@@ -95,10 +98,24 @@ pub(super) fn broker() -> Arc<Broker> {
         keeper,
         policy: Policy::new(vec![rule]).unwrap(),
         keys: SignKeys::new(&credentials, None),
-        budget,
         clock,
-        upstream: UpstreamFacts { base_url: "https://upstream.invalid".into(), api: ApiVersion::V3 },
-        credentials: CredentialFacts { generation: 1, sources: Vec::new() },
+        standing: Standing {
+            upstream: Arc::new(UpstreamFacts {
+                base_url: "https://upstream.invalid".into(),
+                api: ApiVersion::V3,
+            }),
+            budget,
+            credentials: CredentialFacts { generation: 1, sources: Vec::new() },
+        },
         audit: Arc::new(Unread),
     })
+}
+
+/// Where nothing can be reloaded.
+pub(super) struct NoReload;
+
+impl Reload for NoReload {
+    fn reload(&self, _: Requester) -> Reloading<'_> {
+        Box::pin(std::future::ready(Err(ReloadRefused::ShuttingDown)))
+    }
 }

@@ -122,7 +122,8 @@ impl Home {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode is set");
     }
 
-    fn configure(&self, simulator: &Simulator, setup: &Setup) {
+    /// Writes the configuration of this setup.
+    pub fn configure(&self, simulator: &Simulator, setup: &Setup) {
         let api = setup.api.unwrap_or(match simulator.settings().api {
             Api::V2 => "v2",
             Api::V3 | Api::Both => "v3",

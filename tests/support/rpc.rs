@@ -4,8 +4,8 @@ use std::{io, path::Path, time::Duration};
 
 use b2binpay_broker::grpc::proto::{
     BrokerState, GetAccessTokenRequest, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse,
-    VerifySignRequest, VerifySignResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
-    broker_admin_service_client::BrokerAdminServiceClient,
+    ReloadRequest, ReloadResponse, VerifySignRequest, VerifySignResponse, WatchAccessTokenRequest,
+    WatchAccessTokenResponse, broker_admin_service_client::BrokerAdminServiceClient,
     token_broker_service_client::TokenBrokerServiceClient, verify_sign_request::Subject,
 };
 use hyper_util::rt::TokioIo;
@@ -150,6 +150,13 @@ impl Caller {
     pub async fn status(&self) -> Result<GetStatusResponse, Refused> {
         let mut admin = BrokerAdminServiceClient::new(self.channel.clone());
         let answer = soon("an answer to GetStatus", admin.get_status(GetStatusRequest {})).await;
+        answer.map(tonic::Response::into_inner).map_err(Refused::from)
+    }
+
+    /// Has everything read again.
+    pub async fn reload(&self) -> Result<ReloadResponse, Refused> {
+        let mut admin = BrokerAdminServiceClient::new(self.channel.clone());
+        let answer = soon("an answer to Reload", admin.reload(ReloadRequest {})).await;
         answer.map(tonic::Response::into_inner).map_err(Refused::from)
     }
 

@@ -18,7 +18,7 @@ use super::{
     remote::block_on,
 };
 use crate::{
-    app,
+    app::{self, CannotStart},
     budget::CallBudget,
     clock::{Clock, SystemClock},
     config::{Config, Environment, LoadedCredentials, Warning},
@@ -135,7 +135,11 @@ fn upstream(
     report: &mut Report,
 ) -> Option<Upstream> {
     report.section("Upstream");
-    match app::upstream(config, loaded.credentials, clock) {
+    let made = config
+        .read_authorities()
+        .map_err(CannotStart::from)
+        .and_then(|authorities| app::upstream(config, authorities, loaded.credentials, clock));
+    match made {
         Ok(upstream) => {
             let configured = &config.upstream;
             let budget = &configured.budget;

@@ -135,7 +135,7 @@ fn broker(home: &DemoHome, log: bool) -> Result<Bound, DemoFailed> {
         start_logging(LogFormat::Auto, config.log.level);
     }
     let loaded = config.read_credentials(&Environment::default(), clock.now().wall)?;
-    Ok(app::build(&config, loaded, &clock)?)
+    Ok(app::build(config, Environment::default(), &loaded, &clock)?)
 }
 
 fn greet(simulator: &Simulator, home: &DemoHome, api: DemoApi, out: &mut dyn Write) -> io::Result<()> {

@@ -21,14 +21,17 @@ pub use times::{span, time};
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
 use super::proto::{
-    self, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse, TokenResponse, VerifySignRequest,
-    VerifySignResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
+    self, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse, ReloadRequest, ReloadResponse,
+    TokenResponse, VerifySignRequest, VerifySignResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
     broker_admin_service_client::BrokerAdminServiceClient,
     token_broker_service_client::TokenBrokerServiceClient, verify_sign_request,
 };
 
 /// The largest answer that is taken: a status of a thousand callers is a tenth of it.
 const LARGEST_ANSWER: usize = 4 << 20;
+
+/// How long a reload is waited for at least: ten seconds for a turn, ten for the login, and room.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a caller needs of a token.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -122,9 +125,20 @@ impl Client {
 
     /// How the broker is.
     pub async fn status(&self) -> Result<GetStatusResponse, CallError> {
-        let mut client =
-            BrokerAdminServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER);
+        let mut client = self.admin();
         self.within_timeout(GetStatusRequest {}, async |request| client.get_status(request).await).await
+    }
+
+    /// Has the broker read everything again. Takes as long as a turn within the upstream's limit and a login may take, and so
+    /// is waited for longer than other calls are.
+    pub async fn reload(&self) -> Result<ReloadResponse, CallError> {
+        let mut client = self.admin();
+        let patient = Self { timeout: self.timeout.max(RELOAD_TIMEOUT), ..self.clone() };
+        patient.within_timeout(ReloadRequest {}, async |request| client.reload(request).await).await
+    }
+
+    fn admin(&self) -> BrokerAdminServiceClient<Channel> {
+        BrokerAdminServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
     }
 
     fn tokens(&self) -> TokenBrokerServiceClient<Channel> {
