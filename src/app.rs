@@ -23,6 +23,7 @@ use crate::{
     grpc::{
         self, BadDescriptors,
         listener::{CannotListen, Listener, Places},
+        tls::{self, Prepared, TlsMaterial, TlsProblem},
     },
     issuer::TokenIssuer,
     keeper::{self, KeeperSetup, TokenSettings},
@@ -60,6 +61,9 @@ pub enum CannotStart {
     /// The audit log can't be written.
     #[error("{0}")]
     Audit(#[from] CannotAudit),
+    /// Certificates, keys or lists of revoked ones can't be used.
+    #[error("{0}")]
+    Tls(#[from] TlsProblem),
     /// A mistake of the build's.
     #[error("{0}")]
     Descriptors(#[from] BadDescriptors),
@@ -71,7 +75,7 @@ impl CannotStart {
     /// try again.
     pub const fn is_configuration(&self) -> bool {
         match self {
-            Self::Config(_) | Self::Budget(_) => true,
+            Self::Config(_) | Self::Budget(_) | Self::Tls(_) => true,
             Self::Upstream(error) => match error {
                 SetupError::CredentialsOfAnotherApi { .. }
                 | SetupError::PlaintextThroughProxy
@@ -163,6 +167,30 @@ fn sign_keys(loaded: &LoadedCredentials) -> SignKeys {
     SignKeys::new(&loaded.credentials, loaded.previous.as_ref().map(|(set, until)| (set, *until)))
 }
 
+/// Opens every socket and port; and what the ports show and believe.
+fn listeners(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Vec<Listener>, Vec<Arc<TlsMaterial>>), CannotStart> {
+    let mut listeners = Vec::new();
+    let mut materials = Vec::new();
+    for listen in &config.listen {
+        listeners.push(match listen {
+            Listen::Unix { path, mode } => Listener::bind(path, *mode)?,
+            Listen::Tcp { address, tls } => {
+                let prepared = Prepared::read(tls)?;
+                for warning in prepared.warnings() {
+                    tracing::warn!(file = %config.file.display(), "{warning}");
+                }
+                let material = TlsMaterial::new(prepared);
+                materials.push(Arc::clone(&material));
+                Listener::bind_tls(*address, material, &config.limits, Arc::clone(clock))?
+            }
+        });
+    }
+    Ok((listeners, materials))
+}
+
 /// Makes everything and opens the sockets. Nothing is asked of the upstream before [`Bound::run`]. `environment` is where
 /// `loaded` was read, and will be again by a reload.
 pub fn build(
@@ -206,14 +234,14 @@ pub fn build(
     let drain = CancellationToken::new();
     let health = grpc::health();
     let limits = config.limits.clone();
-    let listeners = config.listen.iter().map(|Listen::Unix { path, mode }| Listener::bind(path, *mode));
-    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+    let (listeners, materials) = listeners(&config, clock)?;
     let reload: Arc<dyn Reload> = Arc::new(Reloader::new(ReloaderParts {
         environment,
         clock: Arc::clone(clock),
         broker: Arc::clone(&broker),
         keeper,
         drain: drain.clone(),
+        ports: materials.clone(),
         in_force: Material::new(config, loaded, authorities),
     }));
     let service = grpc::service(
@@ -228,6 +256,10 @@ pub fn build(
     background.spawn(named("the keeper", keeping));
     let following = grpc::follow_readiness(Arc::clone(&broker), health, Arc::clone(clock), drain.clone());
     background.spawn(named("the health reporter", following));
+    if !materials.is_empty() {
+        let following = tls::follow(materials, Arc::clone(clock), drain.clone());
+        background.spawn(named("the watch over certificates", following));
+    }
     background.spawn(named("the reader of alarms", note_alarms(Arc::clone(&broker), alarms)));
     background.spawn(named("the housekeeping", keep_house(Arc::clone(&broker))));
     background.spawn(named("the audit log", keep_audit(Arc::clone(&broker))));

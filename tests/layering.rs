@@ -73,20 +73,21 @@ struct Reserved {
     why: &'static str,
 }
 
-const RESERVED: [Reserved; 15] = [
+const RESERVED: [Reserved; 16] = [
     Reserved { path: "reqwest", owners: &["upstream"], why: "only upstream/ speaks HTTP to B2BINPAY" },
     Reserved { path: "tonic", owners: &["grpc"], why: "only grpc/ knows tonic" },
     Reserved { path: "tonic_*", owners: &["grpc"], why: "only grpc/ knows tonic" },
     Reserved { path: "prost*", owners: &["grpc"], why: "only grpc/ knows the messages on the wire" },
     Reserved { path: "governor", owners: &["budget"], why: "only budget/ knows how calls are paced" },
     Reserved { path: "toml", owners: &["config"], why: "only config/ reads settings" },
+    Reserved { path: "x509_parser", owners: &["grpc::tls"], why: "only grpc/tls/ looks into certificates" },
     Reserved { path: "clap*", owners: &["cli", "main"], why: "only cli/ reads arguments" },
     Reserved { path: "b2binpay_simulator", owners: &["cli"], why: "the product doesn't know its simulator" },
     Reserved { path: "std::env::var*", owners: &["config"], why: "only config/ reads the environment" },
     Reserved {
         path: "std::fs",
-        owners: &["config", "state", "trail", "grpc::listener", "grpc::peer", "cli"],
-        why: "files are settings, state, the audit log, sockets, what the kernel tells of a peer, or a person's; nothing else opens one",
+        owners: &["config", "state", "trail", "grpc::listener", "grpc::peer", "grpc::tls", "cli"],
+        why: "files are settings, state, the audit log, sockets, what the kernel tells of a peer, certificates, or a person's; nothing else opens one",
     },
     Reserved {
         path: "std::time::Instant::now",
@@ -138,7 +139,7 @@ struct Exception {
     why: &'static str,
 }
 
-const EXCEPTIONS: [Exception; 13] = [
+const EXCEPTIONS: [Exception; 17] = [
     Exception {
         module: "caller",
         path: "std::net::SocketAddr",
@@ -175,6 +176,18 @@ const EXCEPTIONS: [Exception; 13] = [
         module: "grpc",
         path: "crate::config::Limits",
         why: "plain numbers that somebody has checked",
+    },
+    Exception {
+        module: "grpc::tls",
+        path: "crate::config::TlsFiles",
+        why: "names of files, and where they stand",
+    },
+    Exception { module: "grpc::tls", path: "crate::config::NamedFile", why: "the same" },
+    Exception { module: "grpc::tls", path: "crate::config::Position", why: "the same" },
+    Exception {
+        module: "grpc::tls",
+        path: "crate::config::Warning",
+        why: "what is said of them stands beside the rest",
     },
     Exception { module: "telemetry", path: "crate::config::LogFormat", why: "a plain choice" },
     Exception {

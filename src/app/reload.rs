@@ -17,8 +17,9 @@ use super::{sign_keys, source_facts, token_settings, upstream, upstream_facts};
 use crate::{
     broker::{Broker, Reload, ReloadRefused, Reloaded, Reloading, Requester},
     clock::Clock,
-    config::{Config, CredentialSource, Environment, LoadedCredentials},
+    config::{Config, CredentialSource, Environment, Listen, LoadedCredentials},
     credentials::Credentials,
+    grpc::tls::{Prepared, TlsMaterial},
     keeper::{Replacement, TokenKeeper},
     policy::{Policy, Rule},
     secret::{ExposeSecret, SecretString},
@@ -47,6 +48,8 @@ struct Shared {
     broker: Weak<Broker>,
     keeper: TokenKeeper,
     drain: CancellationToken,
+    /// What the TCP ports show and believe, in the order of the configuration.
+    ports: Vec<Arc<TlsMaterial>>,
     in_force: Mutex<Material>,
 }
 
@@ -57,6 +60,7 @@ pub(super) struct ReloaderParts {
     pub(super) broker: Arc<Broker>,
     pub(super) keeper: TokenKeeper,
     pub(super) drain: CancellationToken,
+    pub(super) ports: Vec<Arc<TlsMaterial>>,
     pub(super) in_force: Material,
 }
 
@@ -70,6 +74,7 @@ impl Reloader {
                 broker: Arc::downgrade(&parts.broker),
                 keeper: parts.keeper,
                 drain: parts.drain,
+                ports: parts.ports,
                 in_force: Mutex::new(parts.in_force),
             }),
         }
@@ -109,7 +114,7 @@ impl Shared {
     async fn replace(&self, broker: &Broker, in_force: &mut Material) -> Result<Reloaded, ReloadRefused> {
         let (file, environment, now) = (self.file.clone(), self.environment.clone(), self.clock.now().wall);
         let read = spawn_blocking(move || read(&file, &environment, now));
-        let (fresh, loaded) = read.await.map_err(|_| ReloadRefused::ShuttingDown)??;
+        let (fresh, loaded, certificates) = read.await.map_err(|_| ReloadRefused::ShuttingDown)??;
         let keys = in_force.config.needs_restart_for(&fresh.config);
         if !keys.is_empty() {
             return Err(ReloadRefused::RestartNeeded { keys });
@@ -122,6 +127,7 @@ impl Shared {
             .iter()
             .chain(&loaded.warnings)
             .map(|warning| format!("{}: {warning}", self.file.display()))
+            .chain(certificates.iter().flat_map(|prepared| self.about(prepared)))
             .chain(loaded.sources.iter().filter_map(|source| self.fixed(source)))
             .collect();
         let mut standing = broker.standing();
@@ -167,9 +173,25 @@ impl Shared {
         let generation = standing.credentials.generation;
         broker.stand(standing, sign_keys(&loaded));
         broker.replace_policy(fresh.config.policy().clone());
+        for (port, prepared) in self.ports.iter().zip(certificates) {
+            if let Some(what) = port.replace(prepared) {
+                changes.push(what);
+            }
+        }
         broker.reopen_audit();
         *in_force = fresh;
         Ok(Reloaded { changes, notes, generation })
+    }
+
+    /// What to know of certificates that work.
+    fn about(&self, prepared: &Prepared) -> Vec<String> {
+        let now = self.clock.now().wall;
+        let warnings =
+            prepared.warnings().iter().map(|warning| format!("{}: {warning}", self.file.display()));
+        let dates = prepared.facts().iter().filter_map(|certificate| {
+            Some(format!("{}: {}", certificate.path.display(), certificate.complaint(now)?))
+        });
+        warnings.chain(dates).collect()
     }
 
     /// What to know of a credential that a reload can't have read anew.
@@ -190,12 +212,17 @@ fn read(
     file: &Path,
     environment: &Environment,
     now: Timestamp,
-) -> Result<(Material, LoadedCredentials), ReloadRefused> {
+) -> Result<(Material, LoadedCredentials, Vec<Prepared>), ReloadRefused> {
     let wrong = |error: &dyn std::error::Error| ReloadRefused::Configuration(error.to_string());
     let config = Config::load(file).map_err(|errors| wrong(&errors))?;
     let loaded = config.read_credentials(environment, now).map_err(|errors| wrong(&errors))?;
     let authorities = config.read_authorities().map_err(|errors| wrong(&errors))?;
-    Ok((Material::new(config, &loaded, authorities), loaded))
+    let ports = config.listen.iter().filter_map(|listen| match listen {
+        Listen::Tcp { tls, .. } => Some(Prepared::read(tls)),
+        Listen::Unix { .. } => None,
+    });
+    let certificates = ports.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(&error))?;
+    Ok((Material::new(config, &loaded, authorities), loaded, certificates))
 }
 
 impl Material {

@@ -134,6 +134,9 @@ pub enum NoName {
     /// A wildcard, above all.
     #[error("the DNS name of its certificate is a wildcard or not the name of a host")]
     NotDns,
+    /// It gave one, and is revoked by now, has ended, or is of an authority that is no longer believed.
+    #[error("its certificate is no longer accepted")]
+    Distrusted,
 }
 
 /// Each is shown as it is written in the configuration.

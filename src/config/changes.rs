@@ -1,16 +1,17 @@
 //! What differs between two configurations, by the names of the keys.
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use super::{Config, Listen};
 
 /// A key of [`super::keys::AT_START`], and whether it differs.
 type Comparison = (&'static str, fn(&Config, &Config) -> bool);
 
-const COMPARISONS: [Comparison; 15] = [
+const COMPARISONS: [Comparison; 18] = [
     ("state.directory", |a, b| a.state_directory != b.state_directory),
     ("listen.unix", |a, b| !a.listen.iter().map(path).eq(b.listen.iter().map(path))),
     ("listen.mode", |a, b| !a.listen.iter().map(mode).eq(b.listen.iter().map(mode))),
+    ("listen.tcp", |a, b| !a.listen.iter().map(address).eq(b.listen.iter().map(address))),
     ("log.format", |a, b| a.log.format != b.log.format),
     ("log.level", |a, b| a.log.level != b.log.level),
     ("limits.max_connections", |a, b| a.limits.max_connections != b.limits.max_connections),
@@ -20,6 +21,8 @@ const COMPARISONS: [Comparison; 15] = [
     ("limits.max_header_bytes", |a, b| a.limits.max_header_bytes != b.limits.max_header_bytes),
     ("limits.max_message_bytes", |a, b| a.limits.max_message_bytes != b.limits.max_message_bytes),
     ("limits.first_byte_timeout", |a, b| a.limits.first_byte_timeout != b.limits.first_byte_timeout),
+    ("limits.handshake_timeout", |a, b| a.limits.handshake_timeout != b.limits.handshake_timeout),
+    ("limits.max_handshakes", |a, b| a.limits.max_handshakes != b.limits.max_handshakes),
     ("limits.keepalive_interval", |a, b| a.limits.keepalive_interval != b.limits.keepalive_interval),
     ("limits.keepalive_timeout", |a, b| a.limits.keepalive_timeout != b.limits.keepalive_timeout),
     ("limits.max_connection_age", |a, b| a.limits.max_connection_age != b.limits.max_connection_age),
@@ -27,14 +30,25 @@ const COMPARISONS: [Comparison; 15] = [
     ("audit.file", |a, b| a.audit_file != b.audit_file),
 ];
 
-fn path(listen: &Listen) -> &Path {
-    let Listen::Unix { path, .. } = listen;
-    path
+fn path(listen: &Listen) -> Option<&Path> {
+    match listen {
+        Listen::Unix { path, .. } => Some(path),
+        Listen::Tcp { .. } => None,
+    }
 }
 
-fn mode(listen: &Listen) -> u32 {
-    let Listen::Unix { mode, .. } = listen;
-    *mode
+fn mode(listen: &Listen) -> Option<u32> {
+    match listen {
+        Listen::Unix { mode, .. } => Some(*mode),
+        Listen::Tcp { .. } => None,
+    }
+}
+
+fn address(listen: &Listen) -> Option<SocketAddr> {
+    match listen {
+        Listen::Unix { .. } => None,
+        Listen::Tcp { address, .. } => Some(*address),
+    }
 }
 
 impl Config {
@@ -55,12 +69,13 @@ mod tests {
             "state.directory" => "\"/var/lib/other\"",
             "listen.unix" => "\"/run/other.sock\"",
             "listen.mode" => "\"0600\"",
+            "listen.tcp" => "\"127.0.0.1:7443\"",
             "log.format" => "\"text\"",
             "log.level" => "\"debug\"",
             "audit.file" => "\"/var/log/other.jsonl\"",
             "limits.max_header_bytes" => "\"32KiB\"",
             "limits.max_message_bytes" => "\"512KiB\"",
-            "limits.max_connections" | "limits.max_streams_per_connection" => "77",
+            "limits.max_connections" | "limits.max_streams_per_connection" | "limits.max_handshakes" => "77",
             _ => "\"17s\"",
         }
     }
@@ -72,7 +87,11 @@ mod tests {
             "[upstream]\napi = \"v2\"\nenvironment = \"sandbox\"\n[credentials]\nkey_file = \"k\"\nsecret_file = \"s\"\n\
              {brackets}\n{name} = {value}\n{}",
             // A listener is somewhere.
-            if path == "listen.mode" { "unix = \"/run/b2binpay-broker/broker.sock\"" } else { "" }
+            match path {
+                "listen.mode" => "unix = \"/run/b2binpay-broker/broker.sock\"",
+                "listen.tcp" => "cert = \"a\"\nkey = \"b\"\nclient_ca = \"c\"",
+                _ => "",
+            }
         );
         Config::parse(&text, Path::new("/etc/b/config.toml")).unwrap()
     }

@@ -78,15 +78,15 @@ pub(super) const LISTS: [&str; 2] = ["listen", "caller"];
 
 /// Keys and sections that are designed but not built. They are no typing mistakes, and who writes one must learn that
 /// it would have no effect. Whoever builds one takes its line out.
-pub(super) const LATER: [&str; 7] =
-    ["listen.tcp", "listen.cert", "listen.key", "listen.client_ca", "listen.systemd", "http", "ha"];
+pub(super) const LATER: [&str; 3] = ["listen.systemd", "http", "ha"];
 
 /// Keys whose value counts from the start to the end of the process: a reload with another one is refused. All others are taken
 /// over by a reload.
-pub(super) const AT_START: [&str; 15] = [
+pub(super) const AT_START: [&str; 18] = [
     "state.directory",
     "listen.unix",
     "listen.mode",
+    "listen.tcp",
     "log.format",
     "log.level",
     "limits.max_connections",
@@ -94,6 +94,8 @@ pub(super) const AT_START: [&str; 15] = [
     "limits.max_header_bytes",
     "limits.max_message_bytes",
     "limits.first_byte_timeout",
+    "limits.handshake_timeout",
+    "limits.max_handshakes",
     "limits.keepalive_interval",
     "limits.keepalive_timeout",
     "limits.max_connection_age",
@@ -267,6 +269,42 @@ pub const KEYS: &[Key] = &[
         description: "The socket's file mode. Everybody may connect by default, because the policy decides, by the kernel's word, and answers with a reason where a file mode could only refuse.",
     },
     Key {
+        path: "listen.tcp",
+        kind: Kind::Text("an IP address and a port"),
+        unset: Unset::Nothing("\"0.0.0.0:7443\""),
+        description: "A TCP port to serve on, in place of `unix`. Always with certificates on both sides. `[::]` is all of IPv6 and nothing of IPv4: write both where you need both.",
+    },
+    Key {
+        path: "listen.cert",
+        kind: FILE,
+        unset: Unset::Nothing("\"tls/server.pem\""),
+        description: "For `tcp`: the broker's certificate in PEM, and after it those between it and the authority that clients know. This and the three files below are looked up beside the configuration file, and read again by themselves when they change; where the new ones don't fit, the old ones stay in force.",
+    },
+    Key {
+        path: "listen.key",
+        kind: FILE,
+        unset: Unset::Nothing("\"tls/server.key\""),
+        description: "For `tcp`: the certificate's private key in PEM, without a passphrase.",
+    },
+    Key {
+        path: "listen.client_ca",
+        kind: FILE,
+        unset: Unset::Nothing("\"tls/clients-ca.pem\""),
+        description: "For `tcp`: PEM certificates of the authorities that may vouch for callers. The system's don't.",
+    },
+    Key {
+        path: "listen.client_crl",
+        kind: Kind::Words("names of files"),
+        unset: Unset::Nothing("[\"tls/clients-crl.pem\"]"),
+        description: "For `tcp`: lists of revoked certificates in PEM. Where any is named, there must be one of each authority between a caller's certificate and `client_ca`, that included: who can't be looked up is refused. A list that is past its next update goes on revoking what it lists, and is told of.",
+    },
+    Key {
+        path: "listen.min_tls",
+        kind: Kind::Choice(&["1.2", "1.3"]),
+        unset: Unset::Is("\"1.3\""),
+        description: "For `tcp`: the oldest TLS that is spoken. 1.2 is for clients that can't do better; it shows callers' certificates to whoever listens on the wire.",
+    },
+    Key {
         path: "caller.name",
         kind: Kind::Text("a name"),
         unset: Unset::Refused("\"payouts\""),
@@ -383,6 +421,26 @@ pub const KEYS: &[Key] = &[
         )),
         unset: Unset::Is("\"5s\""),
         description: "How long a new connection may stay silent before it is closed. A client speaks at once.",
+    },
+    Key {
+        path: "limits.handshake_timeout",
+        kind: Kind::Duration(within(
+            "100ms",
+            "1m",
+            "less fails on a busy machine or a far network, more lets silent connections pile up",
+        )),
+        unset: Unset::Is("\"5s\""),
+        description: "How long the TLS handshake of a new connection may take before it is closed.",
+    },
+    Key {
+        path: "limits.max_handshakes",
+        kind: Kind::Number(within(
+            8,
+            65_536,
+            "fewer would make honest clients give way to each other, and each takes a file descriptor",
+        )),
+        unset: Unset::Is("256"),
+        description: "How many TLS handshakes may be under way at once on each listener, beside `max_connections`. The oldest gives way to a newer one, so that who never ends his doesn't keep others out: he would have to begin this many anew in the time that an honest one takes, which is milliseconds.",
     },
     Key {
         path: "limits.keepalive_interval",

@@ -16,6 +16,7 @@ mod credentials;
 mod errors;
 mod files;
 mod keys;
+mod listen;
 mod reference;
 mod section;
 mod serving;
@@ -39,8 +40,9 @@ pub use self::{
     errors::{ConfigErrors, Position, Problem, Warning},
     files::{CredentialErrors, CredentialProblem, CredentialSource, LoadedCredentials, UnreadableCredential},
     keys::{KEYS, Key, Kind, Range, Unset},
+    listen::{Listen, NamedFile, TlsFiles},
     reference::reference,
-    serving::{Limits, Listen},
+    serving::Limits,
     upstream::{Budget, Upstream},
     values::{NotADuration, parse_duration, show_duration},
 };
@@ -187,7 +189,7 @@ impl Config {
                 .text("directory")
                 .and_then(|(text, value)| serving::absolute(text, &value))
                 .unwrap_or_else(|| serving::default_path("state", "directory")),
-            listen: Listen::read(&root.list("listen")),
+            listen: Listen::read(&root.list("listen"), file, &findings),
             audit_file: audit.text("file").and_then(|(text, value)| serving::absolute(text, &value)),
             log: Log::read(&log),
             limits: Limits::read(&root.section("limits")),

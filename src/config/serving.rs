@@ -1,4 +1,4 @@
-//! `[[listen]]` and `[limits]`: where the broker serves, and what it takes from a connection.
+//! `[limits]`: what the broker takes from a connection. And paths that are absolute.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,20 +8,7 @@ use std::{
 use super::{
     keys::Unset,
     section::{Section, Value, own_keys},
-    values::parse_mode,
 };
-
-/// Somewhere to serve.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Listen {
-    /// A Unix socket.
-    Unix {
-        /// Where; absolute, and short enough for the kernel.
-        path: PathBuf,
-        /// The file mode of the socket. 0666 unless configured: the policy decides who may call.
-        mode: u32,
-    },
-}
 
 /// What is taken from connections. The defaults and ranges, and the reasons for them, are in [`super::KEYS`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,6 +23,10 @@ pub struct Limits {
     pub max_message_bytes: usize,
     /// How long a new connection may stay silent. 5 s unless configured.
     pub first_byte_timeout: Duration,
+    /// How long a TLS handshake may take. 5 s unless configured.
+    pub handshake_timeout: Duration,
+    /// TLS handshakes under way at once, on each listener. 256 unless configured; the oldest gives way to a newer one.
+    pub max_handshakes: usize,
     /// How often a client is asked whether it is there. 30 s unless configured.
     pub keepalive_interval: Duration,
     /// How long it may take to answer that. 10 s unless configured.
@@ -58,56 +49,13 @@ impl Limits {
             max_header_bytes: small(section.size("max_header_bytes")),
             max_message_bytes: large(section.size("max_message_bytes")),
             first_byte_timeout: section.duration("first_byte_timeout"),
+            handshake_timeout: section.duration("handshake_timeout"),
+            max_handshakes: large(section.number("max_handshakes")),
             keepalive_interval: section.duration("keepalive_interval"),
             keepalive_timeout: section.duration("keepalive_timeout"),
             max_connection_age: section.optional_duration("max_connection_age"),
             drain_deadline: section.duration("drain_deadline"),
         }
-    }
-}
-
-impl Listen {
-    /// The longest path that a Unix socket can have: the kernel's field has 108 bytes, the last of which is NUL.
-    const LONGEST_PATH: usize = 107;
-    const DEFAULT_MODE: u32 = 0o666;
-
-    pub(super) fn read(sections: &[Section<'_>]) -> Vec<Self> {
-        let mut all: Vec<Self> = Vec::new();
-        for section in sections {
-            let Some(listen) = Self::read_one(section) else { continue };
-            let Self::Unix { path, .. } = &listen;
-            if all.iter().any(|Self::Unix { path: other, .. }| other == path) {
-                section.wrong("another [[listen]] has the same path");
-            }
-            all.push(listen);
-        }
-        if sections.is_empty() {
-            all.push(Self::Unix { path: default_path("listen", "unix"), mode: Self::DEFAULT_MODE });
-        }
-        all
-    }
-
-    fn read_one(section: &Section<'_>) -> Option<Self> {
-        let mode = section.text("mode").map_or(Some(Self::DEFAULT_MODE), |(text, value)| {
-            let mode = parse_mode(text);
-            if mode.is_none() {
-                value.wrong("is three or four octal digits in quotes, at most \"0777\", such as \"0666\"");
-            }
-            mode
-        });
-        if section.get("unix").is_none() {
-            section.wrong("this [[listen]] doesn't say where; write unix = and the socket's path");
-        }
-        let (text, value) = section.text("unix")?;
-        let path = absolute(text, &value)?;
-        if text.len() > Self::LONGEST_PATH {
-            value.wrong(format!(
-                "is longer than the {} bytes that a socket's path can have",
-                Self::LONGEST_PATH
-            ));
-            return None;
-        }
-        Some(Self::Unix { path, mode: mode? })
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use hyper::server::conn::http2;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -18,11 +19,17 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::util::MapRequest;
 
-use super::Service;
-use crate::{caller::Peer, config::Limits};
+use super::{Service, listener::Distrust};
+use crate::{
+    caller::{NoName, Peer},
+    config::Limits,
+};
 
 /// What every HTTP/2 client says first: <https://www.rfc-editor.org/rfc/rfc9113#section-3.4>.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long calls may go on of a peer whose certificate is no longer believed: for an answer that is on its way.
+const DISTRUSTED_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a connection may last.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +60,7 @@ impl Stay {
 pub(super) async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut stream: S,
     peer: Arc<Peer>,
+    distrust: Distrust,
     stay: Stay,
     service: Service,
     limits: Limits,
@@ -67,7 +75,7 @@ pub(super) async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'stati
         tracing::debug!(%peer, "no HTTP/2 preface; connection closed");
         return;
     }
-    if let Err(error) = serve(stream, Arc::clone(&peer), stay, service, &limits, drain).await {
+    if let Err(error) = serve(stream, Arc::clone(&peer), distrust, stay, service, &limits, drain).await {
         tracing::debug!(%peer, %error, "connection ended");
     }
 }
@@ -90,15 +98,19 @@ async fn greets(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     peer: Arc<Peer>,
+    distrust: Distrust,
     stay: Stay,
     service: Service,
     limits: &Limits,
     drain: CancellationToken,
 ) -> Result<(), hyper::Error> {
+    // What the guard is told of the peer: itself, until it is distrusted.
+    let known = Arc::new(ArcSwap::new(Arc::clone(&peer)));
+    let distrusted = distrusted(Arc::clone(&peer), distrust, Arc::clone(&known));
     let due = due(Arc::clone(&peer), stay, service.clone(), limits.first_byte_timeout);
     let service = MapRequest::new(service, move |request: http::Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Arc::clone(&peer));
+        request.extensions_mut().insert(known.load_full());
         request
     });
     let io = TokioIo::new(Greeted { preface: PREFACE, stream });
@@ -118,6 +130,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             return served.await;
         }
         grace = due => grace,
+        () = distrusted => DISTRUSTED_GRACE,
     };
     served.as_mut().graceful_shutdown();
     tokio::time::timeout(grace, served).await.unwrap_or(Ok(()))
@@ -134,6 +147,15 @@ async fn due(peer: Arc<Peer>, stay: Stay, service: Service, of_stranger: Duratio
     tokio::select! {
         () = aged => stay.grace,
         () = disowned(&peer, &service), if stay.of_caller => of_stranger,
+    }
+}
+
+/// Comes when the peer's certificate is no longer believed. From then on its calls are a nameless one's.
+async fn distrusted(peer: Arc<Peer>, distrust: Distrust, known: Arc<ArcSwap<Peer>>) {
+    let why = distrust.await;
+    tracing::info!(%peer, "its connection ends: {why}");
+    if let Peer::Tls { address, .. } = *peer {
+        known.store(Arc::new(Peer::Tls { address, name: Err(NoName::Distrusted) }));
     }
 }
 

@@ -11,11 +11,13 @@
 //! - that `serve` returns as soon as it is told to, whoever is silent.
 
 mod bind;
+mod tls;
 mod unix;
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 pub use bind::CannotListen;
+use tls::TlsDoor;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -27,8 +29,9 @@ use unix::UnixDoor;
 use super::{
     Service,
     connection::{Stay, connection},
+    tls::TlsMaterial,
 };
-use crate::{caller::Peer, config::Limits};
+use crate::{caller::Peer, clock::Clock, config::Limits};
 
 /// How long to pause when no connection can be accepted, for want of file descriptors above all.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -69,7 +72,12 @@ trait Socket: Send {
 struct Arrival<S> {
     stream: S,
     peer: Peer,
+    /// Comes when what vouched for the peer does so no longer, and says why.
+    distrust: Distrust,
 }
+
+/// See [`Arrival::distrust`].
+pub(super) type Distrust = Pin<Box<dyn Future<Output = String> + Send>>;
 
 /// Why nobody arrives.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +95,7 @@ pub struct Listener(Kind);
 
 enum Kind {
     Unix(UnixDoor),
+    Tls(TlsDoor),
 }
 
 impl Listener {
@@ -95,10 +104,21 @@ impl Listener {
         UnixDoor::bind(path, mode).map(Kind::Unix).map(Self)
     }
 
+    /// Opens a TCP port, behind mutual TLS.
+    pub fn bind_tls(
+        address: SocketAddr,
+        material: Arc<TlsMaterial>,
+        limits: &Limits,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, CannotListen> {
+        TlsDoor::bind(address, material, limits, clock).map(Kind::Tls).map(Self)
+    }
+
     /// Where it listens, as one would tell a person.
     pub fn place(&self) -> &str {
         match &self.0 {
             Kind::Unix(door) => door.place(),
+            Kind::Tls(door) => door.place(),
         }
     }
 
@@ -114,6 +134,7 @@ impl Listener {
     ) {
         match self.0 {
             Kind::Unix(door) => serve(door, service, limits, places, drain, abort).await,
+            Kind::Tls(door) => serve(door, service, limits, places, drain, abort).await,
         }
     }
 }
@@ -141,7 +162,7 @@ async fn serve<S: Socket>(
             }
             arrival = socket.arrival() => arrival,
         };
-        let Arrival { stream, peer } = match arrival {
+        let Arrival { stream, peer, distrust } = match arrival {
             Ok(arrival) => arrival,
             Err(error) => {
                 door.refuse(|socket| tracing::error!(socket, "{error}"));
@@ -156,7 +177,7 @@ async fn serve<S: Socket>(
         tasks.spawn(async move {
             tokio::select! {
                 () = abort.cancelled() => {}
-                () = connection(stream, guest.peer, guest.stay, service, limits, drain) => {}
+                () = connection(stream, guest.peer, distrust, guest.stay, service, limits, drain) => {}
             }
             drop(guest.place);
         });
@@ -219,7 +240,7 @@ impl Door {
         tracing::warn!(
             refused = std::mem::take(&mut self.strangers_refused),
             socket = %self.place,
-            "processes that are no callers have taken all connections that such processes get; new ones of theirs are \
+            "peers that are no callers have taken all connections that such peers get; new ones of theirs are \
              closed at once"
         );
     }

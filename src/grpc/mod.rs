@@ -20,6 +20,7 @@ mod request_body;
 mod services;
 #[cfg(test)]
 mod test_broker;
+pub mod tls;
 
 use std::sync::Arc;
 

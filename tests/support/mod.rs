@@ -10,9 +10,11 @@
 )]
 
 pub mod daemon;
+pub mod pki;
 pub mod raw;
 pub mod rpc;
 pub mod table;
+pub mod tls;
 pub mod users;
 
 use std::{fmt::Write as _, time::Duration};

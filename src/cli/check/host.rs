@@ -68,7 +68,8 @@ pub(super) fn state(config: &Config, now: Now, report: &mut Report) {
 /// The sockets that are to be opened.
 pub(super) fn sockets(config: &Config, report: &mut Report) {
     report.section("Sockets");
-    for Listen::Unix { path, mode } in &config.listen {
+    for listen in &config.listen {
+        let Listen::Unix { path, mode } = listen else { continue };
         let shown = path.display();
         let directory = path.parent().unwrap_or(Path::new("/"));
         if !writable_directory(directory, "RuntimeDirectory=", report) {

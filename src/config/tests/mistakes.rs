@@ -83,12 +83,12 @@ fn a_key_in_the_wrong_section_is_shown_the_right_one() {
 
 #[test]
 fn what_a_later_version_will_know_is_no_typing_mistake() {
-    let text = "[[listen]]\ntcp = \"0.0.0.0:7443\"\nunix = \"/run/a\"\n[[caller]]\nname = \"a\"\nunix_user = \"1\"\n\
+    let text = "[[listen]]\nsystemd = \"broker\"\nunix = \"/run/a\"\n[[caller]]\nname = \"a\"\nunix_user = \"1\"\n\
                 allow = [\"Health\"]\n[http]\nlisten = \"127.0.0.1:9464\"\n[ha]\n";
     assert_eq!(
         errors_after_minimal(text),
         [
-            "8:1: listen.tcp is not part of this version: take it out",
+            "8:1: listen.systemd is not part of this version: take it out",
             "14:2: http is not part of this version: take it out",
             "16:2: ha is not part of this version: take it out",
         ]
@@ -335,9 +335,8 @@ fn sockets_have_paths_that_the_kernel_takes() {
         [
             "8:8: listen.unix is longer than the 107 bytes that a socket's path can have",
             "10:8: listen.unix must be an absolute path, such as \"/run/b2binpay-broker/broker.sock\"",
-            "11:1: this [[listen]] doesn't say where; write unix = and the socket's path",
-            "12:8: listen.mode is three or four octal digits in quotes, at most \"0777\", such as \"0666\"",
-            "15:1: another [[listen]] has the same path",
+            "11:1: this [[listen]] doesn't say where; write unix = and the socket's path, or tcp = and an address with its port",
+            "15:1: another [[listen]] is at the same place",
         ]
     );
 }

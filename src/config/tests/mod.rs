@@ -5,6 +5,7 @@ use std::{collections::HashMap, fmt::Write, io};
 use super::*;
 
 mod leaks;
+mod listen;
 mod mistakes;
 mod right;
 mod secrets;

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     fs, io,
+    net::SocketAddr,
     os::{
         fd::AsRawFd,
         unix::{
@@ -45,6 +46,16 @@ pub enum CannotListen {
     Unclear {
         /// The socket.
         path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A TCP port.
+    #[error(
+        "{address}: can't listen: {error}; another process may listen there, or the address is none of this host's"
+    )]
+    Port {
+        /// The port.
+        address: SocketAddr,
         /// What the system said.
         error: io::Error,
     },

@@ -31,7 +31,8 @@ impl Socket for UnixDoor {
     async fn arrival(&mut self) -> Result<Arrival<UnixStream>, NoArrival> {
         let (stream, _) = self.socket.accept().await.map_err(NoArrival::NotAccepted)?;
         let peer = unix_peer(stream.as_fd()).map_err(NoArrival::Nobody)?;
-        Ok(Arrival { stream, peer })
+        // What the kernel said of a process holds for as long as its connection.
+        Ok(Arrival { stream, peer, distrust: Box::pin(std::future::pending()) })
     }
 
     fn place(&self) -> &str {

@@ -1,0 +1,229 @@
+//! The door on a TCP port, behind mutual TLS: a certificate tells who comes.
+//!
+//! Until its handshake is over, a peer is nobody. So handshakes are bounded in number and in time, and where there are too
+//! many, the oldest gives way: who comes in good faith needs milliseconds, and those who don't end theirs push out each
+//! other.
+
+use std::{collections::BTreeMap, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::JoinSet,
+    time::{Interval, MissedTickBehavior},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{Arrival, CannotListen, NoArrival, Socket};
+use crate::{
+    caller::Peer,
+    clock::Clock,
+    config::Limits,
+    grpc::tls::{TlsMaterial, Trust, certified_name, in_words},
+};
+
+/// How many connections wait to be accepted. The kernel takes the smaller of this and its own limit.
+const BACKLOG: i32 = 1024;
+
+/// A peer whose host vanished is found by HTTP/2's own pings; this finds one that vanishes before it speaks HTTP/2.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How often failed handshakes are told of: anybody can fail ten thousand times a second.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// A TCP socket that accepts connections and speaks TLS with them.
+pub(super) struct TlsDoor {
+    socket: TcpListener,
+    place: String,
+    entry: Entry,
+    most: usize,
+    under_way: JoinSet<(u64, Met)>,
+    /// Those under way by their age. Dropping one ends it.
+    by_age: BTreeMap<u64, oneshot::Sender<()>>,
+    next: u64,
+    failures: Failures,
+    report: Interval,
+}
+
+/// How a handshake ended.
+type Met = Result<Arrival<TlsStream<TcpStream>>, NotMet>;
+
+/// What a handshake needs.
+#[derive(Clone)]
+struct Entry {
+    material: Arc<TlsMaterial>,
+    clock: Arc<dyn Clock>,
+    timeout: Duration,
+}
+
+impl TlsDoor {
+    /// Opens the port.
+    pub(super) fn bind(
+        address: SocketAddr,
+        material: Arc<TlsMaterial>,
+        limits: &Limits,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, CannotListen> {
+        let open = || {
+            let socket = open(address)?;
+            Ok((socket.local_addr()?, socket))
+        };
+        let (bound, socket) = open().map_err(|error| CannotListen::Port { address, error })?;
+        let mut report = tokio::time::interval(REPORT_EVERY);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            socket,
+            place: bound.to_string(),
+            entry: Entry { material, clock, timeout: limits.handshake_timeout },
+            most: limits.max_handshakes,
+            under_way: JoinSet::new(),
+            by_age: BTreeMap::new(),
+            next: 0,
+            failures: Failures::default(),
+            report,
+        })
+    }
+
+    fn meet(&mut self, stream: TcpStream, address: SocketAddr) {
+        if self.by_age.len() >= self.most {
+            // Dropping its sender ends it.
+            self.by_age.pop_first();
+        }
+        let (keep, given_way) = oneshot::channel();
+        let (number, entry) = (self.next, self.entry.clone());
+        self.next += 1;
+        self.by_age.insert(number, keep);
+        self.under_way.spawn(async move {
+            let met = tokio::select! {
+                met = entry.meet(stream, address) => met,
+                _ = given_way => Err(NotMet { address, why: Why::GaveWay }),
+            };
+            (number, met)
+        });
+    }
+}
+
+impl Socket for TlsDoor {
+    type Stream = TlsStream<TcpStream>;
+
+    async fn arrival(&mut self) -> Result<Arrival<Self::Stream>, NoArrival> {
+        loop {
+            tokio::select! {
+                _ = self.report.tick(), if self.failures.count > 0 => self.failures.tell(&self.place),
+                Some(ended) = self.under_way.join_next() => {
+                    // A handshake that panics ends the process, and none is aborted but with its set.
+                    let Ok((number, met)) = ended else { continue };
+                    self.by_age.remove(&number);
+                    match met {
+                        Ok(arrival) => return Ok(arrival),
+                        Err(not_met) => self.failures.note(not_met),
+                    }
+                }
+                accepted = self.socket.accept() => {
+                    let (stream, address) = accepted.map_err(NoArrival::NotAccepted)?;
+                    self.meet(stream, address);
+                }
+            }
+        }
+    }
+
+    fn place(&self) -> &str {
+        &self.place
+    }
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket =
+        RawSocket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    // Connections of a process before us may linger; a process that listens still keeps us out.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // So that an address means the same whatever the host's settings, and IPv4 peers have IPv4 addresses.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+impl Entry {
+    async fn meet(self, stream: TcpStream, address: SocketAddr) -> Met {
+        let because = |why| NotMet { address, why };
+        let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
+        // Before the configuration is taken: a change after this is looked at again.
+        let changes = self.material.changes();
+        let mut handshake = pin!(tokio::time::timeout(self.timeout, async {
+            // A port scan or a load balancer's look says nothing at all, and is nobody's failure.
+            if stream.peek(&mut [0]).await.map_err(Why::Broken)? == 0 {
+                return Err(Why::Silent);
+            }
+            let server = Arc::clone(self.material.current().server());
+            TlsAcceptor::from(server).accept(stream).await.map_err(Why::Broken)
+        }));
+        let stream = handshake.as_mut().await.unwrap_or(Err(Why::Slow)).map_err(because)?;
+        let (_, session) = stream.get_ref();
+        let chain: Vec<_> = session
+            .peer_certificates()
+            .unwrap_or_default()
+            .iter()
+            .map(|one| one.clone().into_owned())
+            .collect();
+        let Some(first) = chain.first() else { return Err(because(Why::Nameless)) };
+        let peer = Peer::Tls { address, name: certified_name(first) };
+        let trust = Trust::new(chain, Arc::clone(&self.material), changes, Arc::clone(&self.clock));
+        Ok(Arrival { stream, peer, distrust: Box::pin(trust.ends()) })
+    }
+}
+
+/// A handshake that came to nothing.
+#[derive(Debug)]
+struct NotMet {
+    address: SocketAddr,
+    why: Why,
+}
+
+#[derive(Debug)]
+enum Why {
+    /// It connected and left.
+    Silent,
+    /// The time was up.
+    Slow,
+    /// There were too many, and this was the oldest.
+    GaveWay,
+    /// No certificate, which TLS should not have let pass.
+    Nameless,
+    /// TLS says why, or the network does.
+    Broken(io::Error),
+}
+
+/// Those that came to nothing since that was last told.
+#[derive(Default)]
+struct Failures {
+    count: u64,
+    last: Option<(SocketAddr, String)>,
+}
+
+impl Failures {
+    fn note(&mut self, NotMet { address, why }: NotMet) {
+        let why = match why {
+            Why::Silent => {
+                tracing::debug!(%address, "connected and left without a word");
+                return;
+            }
+            Why::Slow => "it took longer than limits.handshake_timeout".to_owned(),
+            Why::GaveWay => "it took longer than others who came after it (limits.max_handshakes)".to_owned(),
+            Why::Nameless => "it shows no certificate".to_owned(),
+            Why::Broken(error) => in_words(&error),
+        };
+        tracing::debug!(%address, "TLS handshake failed: {why}");
+        self.count += 1;
+        self.last = Some((address, why));
+    }
+
+    fn tell(&mut self, place: &str) {
+        let Self { count, last: Some((address, why)) } = std::mem::take(self) else { return };
+        tracing::warn!(failed = count, socket = place, %address, "TLS handshakes failed, the last because: {why}");
+    }
+}

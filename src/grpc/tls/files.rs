@@ -1,0 +1,182 @@
+//! Reading the files of TLS: what is wrong with one, and where it is named.
+//!
+//! No message shows what a file holds, nor the name of a file that can't be opened: people paste keys into the wrong place.
+
+use std::{
+    fmt, fs,
+    io::{self, Read},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::PathBuf,
+};
+
+use nix::fcntl::OFlag;
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
+use zeroize::Zeroizing;
+
+use crate::config::{NamedFile, Position};
+
+/// The largest file that is read. Lists of revoked certificates are the largest there are.
+const LARGEST: u64 = 16 << 20;
+
+/// Why a file can't be used. The message follows the key that names it.
+#[derive(Debug, thiserror::Error)]
+pub enum FileFault {
+    /// It isn't there.
+    #[error("there is no such file; a relative name is looked up beside the configuration file")]
+    Absent,
+    /// The system refuses to open it.
+    #[error("the file can't be opened: {0}; the broker's user must be able to read it")]
+    NotOpened(io::Error),
+    /// Reading fails.
+    #[error("the file can't be read: {0}")]
+    NotRead(io::Error),
+    /// A directory, a socket, a pipe, a device.
+    #[error("this is not a regular file")]
+    NotAFile,
+    /// Longer than anything of its kind.
+    #[error("the file is larger than {LARGEST} bytes")]
+    TooLarge,
+    /// Begins like PEM, and isn't.
+    #[error("the file is no proper PEM: a line is damaged, or its end is missing")]
+    NotPem,
+    /// Not what it should be.
+    #[error("the file has no {0} in PEM (-----BEGIN {1}-----)")]
+    Nothing(&'static str, &'static str),
+    /// A key with a passphrase.
+    #[error("the private key is encrypted with a passphrase, which nobody could type: store it without one")]
+    EncryptedKey,
+    /// A key of a kind that isn't known, or damaged.
+    #[error(
+        "the private key can't be used: it must be RSA of at least 2048 bits, ECDSA P-256 or P-384, or Ed25519"
+    )]
+    BadKey,
+    /// The key of another certificate.
+    #[error(
+        "the private key is not that of the first certificate in listen.cert: one of them is the wrong file"
+    )]
+    OtherKey,
+    /// A certificate that can't be parsed.
+    #[error("certificate number {0} in the file can't be read: it is damaged, or no X.509 version 3")]
+    BadCertificate(usize),
+    /// A list that can't be parsed.
+    #[error(
+        "a list of revoked certificates in the file can't be read: it is damaged, or of a kind that isn't known"
+    )]
+    BadList,
+    /// What TLS itself refuses.
+    #[error("TLS can't be set up with it: {0}")]
+    Refused(rustls::Error),
+}
+
+/// One file that can't be used.
+#[derive(Debug)]
+pub struct FileProblem {
+    /// The key that names it.
+    pub key: &'static str,
+    /// Where in the configuration it stands.
+    pub position: Position,
+    /// The file, if it could be opened.
+    pub path: Option<PathBuf>,
+    /// What is wrong.
+    pub fault: FileFault,
+}
+
+impl FileProblem {
+    pub(super) fn of(file: &NamedFile, fault: FileFault) -> Self {
+        let hidden = matches!(fault, FileFault::Absent | FileFault::NotOpened(_));
+        let path = (!hidden).then(|| file.path.clone());
+        Self { key: file.key, position: file.position, path, fault }
+    }
+}
+
+/// All that keeps a listener from speaking TLS: one line each.
+#[derive(Debug)]
+pub struct TlsProblem {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// What is wrong; at least one.
+    pub problems: Vec<FileProblem>,
+}
+
+impl fmt::Display for TlsProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, problem) in self.problems.iter().enumerate() {
+            let newline = if number == 0 { "" } else { "\n" };
+            write!(f, "{newline}{}:{}: {}", self.config.display(), problem.position, problem.key)?;
+            if let Some(path) = &problem.path {
+                write!(f, " ({})", path.display())?;
+            }
+            write!(f, ": {}", problem.fault)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for TlsProblem {}
+
+/// What a file held, and whether others than its owner may read it.
+pub(super) struct Content {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    pub(super) mode: u32,
+}
+
+pub(super) fn read(file: &NamedFile) -> Result<Content, FileFault> {
+    // A pipe would otherwise be waited on for ever.
+    let mut options = fs::OpenOptions::new();
+    let opened = options.read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&file.path);
+    let opened = opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => FileFault::Absent,
+        _ => FileFault::NotOpened(error),
+    })?;
+    let metadata = opened.metadata().map_err(FileFault::NotRead)?;
+    if !metadata.is_file() {
+        return Err(FileFault::NotAFile);
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    opened.take(LARGEST + 1).read_to_end(&mut bytes).map_err(FileFault::NotRead)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > LARGEST) {
+        return Err(FileFault::TooLarge);
+    }
+    Ok(Content { bytes, mode: metadata.mode() & 0o777 })
+}
+
+/// The certificates in a file; at least one.
+pub(super) fn certificates(file: &NamedFile) -> Result<Vec<CertificateDer<'static>>, FileFault> {
+    all(file, "certificate", "CERTIFICATE")
+}
+
+/// The lists in a file; at least one.
+pub(super) fn lists(file: &NamedFile) -> Result<Vec<CertificateRevocationListDer<'static>>, FileFault> {
+    all(file, "list of revoked certificates", "X509 CRL")
+}
+
+fn all<T: PemObject>(file: &NamedFile, what: &'static str, label: &'static str) -> Result<Vec<T>, FileFault> {
+    let content = read(file)?;
+    let found: Vec<T> =
+        T::pem_slice_iter(&content.bytes).collect::<Result<_, _>>().map_err(|_| FileFault::NotPem)?;
+    if found.is_empty() { Err(FileFault::Nothing(what, label)) } else { Ok(found) }
+}
+
+/// The private key in a file, and the file's mode.
+pub(super) fn key(file: &NamedFile) -> Result<(PrivateKeyDer<'static>, u32), FileFault> {
+    let content = read(file)?;
+    let key = PrivateKeyDer::from_pem_slice(&content.bytes).map_err(|error| match error {
+        pem::Error::NoItemsFound if is_encrypted(&content.bytes) => FileFault::EncryptedKey,
+        pem::Error::NoItemsFound => FileFault::Nothing("private key", "PRIVATE KEY"),
+        _ => FileFault::NotPem,
+    })?;
+    if is_encrypted(&content.bytes) {
+        return Err(FileFault::EncryptedKey);
+    }
+    Ok((key, content.mode))
+}
+
+/// Both ways in which PEM says that a key has a passphrase.
+fn is_encrypted(pem: &[u8]) -> bool {
+    [&b"-----BEGIN ENCRYPTED PRIVATE KEY-----"[..], b"Proc-Type: 4,ENCRYPTED"]
+        .iter()
+        .any(|mark| pem.windows(mark.len()).any(|window| window == *mark))
+}

@@ -1,0 +1,339 @@
+//! What a listener shows and believes: made of its files as a whole, and swapped as a whole.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    Error, InconsistentKeys, RootCertStore, ServerConfig,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, CertificateRevocationListDer},
+    server::{
+        NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::{TLS12, TLS13},
+};
+use tokio::sync::watch;
+
+use super::{
+    facts::{CertificateFacts, CertificateRole},
+    files::{self, FileFault, FileProblem, TlsProblem},
+    names,
+};
+use crate::config::{NamedFile, TlsFiles, Warning};
+
+/// All that one listener needs to speak TLS, read and checked, and in force nowhere yet.
+pub struct Prepared {
+    files: TlsFiles,
+    pub(super) stamps: Stamps,
+    server: Arc<ServerConfig>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    facts: Vec<CertificateFacts>,
+    warnings: Vec<Warning>,
+}
+
+/// What a listener shows and believes now. Whoever holds it can put something else in force.
+pub struct TlsMaterial {
+    current: ArcSwap<Prepared>,
+    /// Tells those whose trust depends on it that there is another.
+    changed: watch::Sender<()>,
+    /// Held while another is put in force.
+    one_at_a_time: Mutex<()>,
+}
+
+impl Prepared {
+    /// Reads the files and checks that they fit each other. Changes nothing.
+    pub fn read(files: &TlsFiles) -> Result<Self, TlsProblem> {
+        // Before reading: a file that is replaced meanwhile is looked at again.
+        let stamps = Stamps::of(files);
+        let mut reading = Reading { problems: Vec::new(), facts: Vec::new() };
+        let chain = reading.certificates(&files.cert);
+        let key = reading.note(&files.key, files::key(&files.key));
+        let authorities = reading.authorities(&files.client_ca);
+        let lists: Vec<_> = files.client_crls.iter().map(|file| reading.lists(file)).collect();
+
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut warnings = Vec::new();
+        let mut certified = None;
+        if let (Some(chain), Some((key, mode))) = (chain, key) {
+            if mode & 0o077 != 0 {
+                warnings.push(Warning {
+                    position: Some(files.key.position),
+                    message: format!(
+                        "{} ({}): others than the owner can get at the private key, its mode is {mode:04o}; run chmod 600",
+                        files.key.key,
+                        files.key.path.display()
+                    ),
+                });
+            }
+            let made = certified_key(&provider, chain, key);
+            certified = reading.note(&files.key, made);
+        }
+        let mut verifier = None;
+        if let (Some((roots, subjects)), Some(lists)) =
+            (authorities, lists.into_iter().collect::<Option<Vec<_>>>())
+        {
+            let lists = lists.concat();
+            if !lists.is_empty() {
+                warnings.extend(without_list(&files.client_ca, &subjects, &lists));
+            }
+            let blamed = files.client_crls.first().unwrap_or(&files.client_ca);
+            verifier = reading.note(blamed, client_verifier(&provider, roots, lists));
+        }
+        let Reading { problems, facts } = reading;
+        let (Some(certified), Some(verifier), true) = (certified, verifier, problems.is_empty()) else {
+            return Err(TlsProblem { config: files.config.clone(), problems });
+        };
+        let refused = |error| TlsProblem {
+            config: files.config.clone(),
+            problems: vec![FileProblem::of(&files.cert, FileFault::Refused(error))],
+        };
+        let server = server(provider, Arc::clone(&verifier), certified, files.tls12).map_err(refused)?;
+        let server = Arc::new(server);
+        Ok(Self { files: files.clone(), stamps, server, verifier, facts, warnings })
+    }
+
+    /// The dates of all certificates in it.
+    pub fn facts(&self) -> &[CertificateFacts] {
+        &self.facts
+    }
+
+    /// What works and should be otherwise.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    pub(super) fn files(&self) -> &TlsFiles {
+        &self.files
+    }
+
+    pub(super) fn verifier(&self) -> &dyn ClientCertVerifier {
+        &*self.verifier
+    }
+
+    pub(in crate::grpc) fn server(&self) -> &Arc<ServerConfig> {
+        &self.server
+    }
+}
+
+impl TlsMaterial {
+    /// Puts this in force from the start.
+    pub fn new(prepared: Prepared) -> Arc<Self> {
+        Arc::new(Self {
+            current: ArcSwap::from_pointee(prepared),
+            changed: watch::Sender::new(()),
+            one_at_a_time: Mutex::new(()),
+        })
+    }
+
+    /// Puts this in force, for new connections at once. Those that stand go on, unless their certificates are no longer
+    /// believed: these end. Says what was replaced; `None`: it is what was in force.
+    pub fn replace(&self, prepared: Prepared) -> Option<String> {
+        let _turn = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.load();
+        if (&current.files, &current.stamps) == (&prepared.files, &prepared.stamps) {
+            return None;
+        }
+        let said = format!(
+            "{} and the files beside it in [[listen]] were replaced",
+            prepared.files.cert.path.display()
+        );
+        self.put(prepared);
+        Some(said)
+    }
+
+    fn put(&self, prepared: Prepared) {
+        self.current.store(Arc::new(prepared));
+        self.changed.send_replace(());
+    }
+
+    /// Puts this in force if nobody has put another in force since `seen` was.
+    pub(super) fn commit_over(&self, seen: &Arc<Prepared>, prepared: Prepared) -> bool {
+        let _turn = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+        let unchanged = Arc::ptr_eq(&self.current.load(), seen);
+        if unchanged {
+            self.put(prepared);
+        }
+        unchanged
+    }
+
+    /// What is in force.
+    pub fn current(&self) -> Arc<Prepared> {
+        self.current.load_full()
+    }
+
+    /// Tells of each change from now on.
+    pub(in crate::grpc) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+}
+
+/// Collects what is wrong and what is found.
+struct Reading {
+    problems: Vec<FileProblem>,
+    facts: Vec<CertificateFacts>,
+}
+
+impl Reading {
+    fn note<T>(&mut self, file: &NamedFile, outcome: Result<T, FileFault>) -> Option<T> {
+        outcome.map_err(|fault| self.problems.push(FileProblem::of(file, fault))).ok()
+    }
+
+    /// The broker's own. Only the first is told of: those after it are their authorities' affair.
+    fn certificates(&mut self, file: &NamedFile) -> Option<Vec<CertificateDer<'static>>> {
+        let found = files::certificates(file).and_then(|chain| {
+            let first = chain.first().and_then(|first| names::describe_certificate(first));
+            Ok((first.ok_or(FileFault::BadCertificate(1))?, chain))
+        });
+        let (described, chain) = self.note(file, found)?;
+        self.describe(CertificateRole::Server, file, described);
+        Some(chain)
+    }
+
+    fn authorities(&mut self, file: &NamedFile) -> Option<(RootCertStore, Vec<Vec<u8>>)> {
+        let found = files::certificates(file);
+        let found = self.note(file, found)?;
+        let mut store = RootCertStore::empty();
+        let mut subjects = Vec::new();
+        for (place, certificate) in found.into_iter().enumerate() {
+            let described = names::describe_certificate(&certificate).zip(names::subject(&certificate));
+            match described.filter(|_| store.add(certificate).is_ok()) {
+                Some((described, subject)) => {
+                    self.describe(CertificateRole::ClientAuthority, file, described);
+                    subjects.push(subject);
+                }
+                None => {
+                    self.note::<()>(file, Err(FileFault::BadCertificate(place + 1)))?;
+                }
+            }
+        }
+        Some((store, subjects))
+    }
+
+    fn lists(&mut self, file: &NamedFile) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+        let found = files::lists(file).and_then(|lists| {
+            let described: Option<Vec<_>> = lists.iter().map(|list| names::describe_list(list)).collect();
+            Ok((described.ok_or(FileFault::BadList)?, lists))
+        });
+        let (described, lists) = self.note(file, found)?;
+        for one in described {
+            self.describe(CertificateRole::RevocationList, file, one);
+        }
+        Some(lists)
+    }
+
+    fn describe(&mut self, role: CertificateRole, file: &NamedFile, described: names::Described) {
+        self.facts.push(CertificateFacts {
+            role,
+            path: file.path.clone(),
+            names: described.names,
+            not_before: described.from,
+            not_after: described.until,
+        });
+    }
+}
+
+fn certified_key(
+    provider: &CryptoProvider,
+    chain: Vec<CertificateDer<'static>>,
+    key: rustls::pki_types::PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, FileFault> {
+    let key = provider.key_provider.load_private_key(key).map_err(|_| FileFault::BadKey)?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(Error::InconsistentKeys(_)) => Err(FileFault::OtherKey),
+        Err(error) => Err(FileFault::Refused(error)),
+    }
+}
+
+/// Who shows no certificate is refused. With lists, each certificate below the authorities is looked up, and one that can't
+/// be is refused: a list that was forgotten must not be the way in. One past its next update still holds: that its
+/// successor is late must not turn every caller away.
+fn client_verifier(
+    provider: &Arc<CryptoProvider>,
+    roots: RootCertStore,
+    lists: Vec<CertificateRevocationListDer<'static>>,
+) -> Result<Arc<dyn ClientCertVerifier>, FileFault> {
+    let builder =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).with_crls(lists);
+    builder.build().map_err(|error| match error {
+        VerifierBuilderError::InvalidCrl(_) => FileFault::BadList,
+        _ => FileFault::Nothing("certificate", "CERTIFICATE"),
+    })
+}
+
+fn server(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    certified: CertifiedKey,
+    tls12: bool,
+) -> Result<ServerConfig, Error> {
+    let versions: &[_] = if tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // A resumed session would not show its certificate again, and early data could be replayed.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    // In TLS 1.2, what ties the certificate to this very connection.
+    config.require_ems = true;
+    Ok(config)
+}
+
+/// Warns of authorities whose clients are all refused, because there is no list of theirs.
+fn without_list(
+    file: &NamedFile,
+    subjects: &[Vec<u8>],
+    lists: &[CertificateRevocationListDer<'static>],
+) -> Option<Warning> {
+    let issuers: Vec<_> = lists.iter().filter_map(|list| names::issuer_of_list(list)).collect();
+    let without = subjects.iter().filter(|subject| !issuers.contains(subject)).count();
+    (without > 0).then(|| Warning {
+        position: Some(file.position),
+        message: format!(
+            "{} ({}): listen.client_crl has no list of {without} of the authorities: callers whose certificates those \
+             signed are refused",
+            file.key,
+            file.path.display()
+        ),
+    })
+}
+
+/// What tells that a file was replaced or written, through links too.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Stamps(Vec<Result<Stamp, io::ErrorKind>>);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Stamp {
+    /// Device and inode.
+    identity: (u64, u64),
+    size: u64,
+    /// Seconds and nanoseconds of the last change of what is in it.
+    written: (i64, i64),
+    /// And of anything about it.
+    changed: (i64, i64),
+}
+
+impl Stamps {
+    pub(super) fn of(files: &TlsFiles) -> Self {
+        let all = [&files.cert, &files.key, &files.client_ca].into_iter().chain(&files.client_crls);
+        let stamp = |file: &NamedFile| {
+            let found = fs::metadata(&file.path).map_err(|error| error.kind())?;
+            Ok(Stamp {
+                identity: (found.dev(), found.ino()),
+                size: found.size(),
+                written: (found.mtime(), found.mtime_nsec()),
+                changed: (found.ctime(), found.ctime_nsec()),
+            })
+        };
+        Self(all.map(stamp).collect())
+    }
+}

@@ -1,0 +1,75 @@
+//! Whether a peer's certificate is still believed, for as long as its connection lasts.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use tokio::sync::watch;
+
+use super::{TlsMaterial, names, reasons};
+use crate::clock::Clock;
+
+/// The longest that is slept without a look at the wall clock, which somebody may set, and which a suspend moves on.
+const LONGEST_STEP: Duration = Duration::from_secs(30);
+
+/// What a peer showed, and what it was believed by.
+pub(crate) struct Trust {
+    /// Its certificate, and those that it sent along.
+    chain: Vec<CertificateDer<'static>>,
+    material: Arc<TlsMaterial>,
+    changes: watch::Receiver<()>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Trust {
+    /// `chain` has been verified by what was in force when `changes` was made, or by something newer.
+    pub(crate) fn new(
+        chain: Vec<CertificateDer<'static>>,
+        material: Arc<TlsMaterial>,
+        changes: watch::Receiver<()>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { chain, material, changes, clock }
+    }
+
+    /// Comes when the chain is no longer believed, and says why.
+    pub(crate) async fn ends(mut self) -> String {
+        let ends: Vec<_> = self.chain.iter().filter_map(|one| names::end(one)).collect();
+        loop {
+            tokio::select! {
+                // The material outlives its connections: we hold it.
+                _ = self.changes.changed() => {}
+                () = next(&ends, &*self.clock) => {}
+            }
+            if let Err(why) = self.verify() {
+                return why;
+            }
+        }
+    }
+
+    fn verify(&self) -> Result<(), String> {
+        let Some((end_entity, intermediates)) = self.chain.split_first() else {
+            return Err("it shows no certificate".to_owned());
+        };
+        let now = unix_time(self.clock.now().wall);
+        let material = self.material.current();
+        let verified = material.verifier().verify_client_cert(end_entity, intermediates, now);
+        verified.map(drop).map_err(|error| reasons::of_tls(&error))
+    }
+}
+
+/// Comes when the wall clock is past the first of these that lies ahead.
+async fn next(ends: &[Timestamp], clock: &dyn Clock) {
+    let now = clock.now().wall;
+    let Some(end) = ends.iter().filter(|end| **end > now).min() else { return std::future::pending().await };
+    // A certificate holds through the second of its end.
+    while clock.now().wall <= *end {
+        let left = Duration::try_from(end.duration_since(clock.now().wall)).unwrap_or_default();
+        tokio::time::sleep((left + Duration::from_secs(1)).min(LONGEST_STEP)).await;
+    }
+}
+
+fn unix_time(at: Timestamp) -> UnixTime {
+    let since = u64::try_from(at.as_second()).unwrap_or_default();
+    UnixTime::since_unix_epoch(Duration::from_secs(since))
+}
