@@ -247,6 +247,7 @@ pub fn build(
     let service = grpc::service(
         Arc::clone(&broker),
         Arc::clone(&reload),
+        materials.clone(),
         limits.max_message_bytes,
         health.clone(),
         drain.clone(),

@@ -6,11 +6,12 @@ mod support;
 
 use std::fs;
 
+use b2binpay_broker::grpc::proto::CertificateState;
 use nix::sys::signal::Signal;
 use rustls::version::{TLS12, TLS13};
 use support::{
     Answered, Caller, Daemon,
-    pki::{Authority, NOTICED, Says, replace},
+    pki::{Authority, HOUR, NOTICED, Says, replace},
     soon,
     tls::{BILLING, BROKER, Client, PAYOUTS, Port, show},
 };
@@ -279,6 +280,12 @@ async fn the_commands_work_over_the_network() {
     assert_eq!(run("token").await["token_type"], "Bearer");
     let status = run("status").await;
     assert_eq!(status["state"], "FRESH");
+    let certificates = status["certificates"].as_array().unwrap();
+    assert_eq!(certificates.len(), 2);
+    assert_eq!(certificates[0]["role"], "SERVER");
+    assert_eq!(certificates[0]["names"], serde_json::json!(["localhost"]));
+    assert_eq!(certificates[0]["state"], "GOOD");
+    assert_eq!(certificates[1]["role"], "CLIENT_AUTHORITY");
 }
 
 #[tokio::test]
@@ -307,4 +314,26 @@ async fn a_reload_takes_certificates_over_at_once_or_not_at_all() {
     port.daemon.logged("and the files beside it in [[listen]] were replaced").await;
     assert!(port.payouts().greet().await.is_err());
     assert!(port.client(&successor.issue(&Says::uri(PAYOUTS))).caller().token().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_soon_is_told_in_the_log_in_the_status_and_by_check() {
+    let (simulator, home, clients, servers) = Port::prepare("", "").await;
+    show(&home, &servers.issue(&Says { until: HOUR / 10, ..Says::dns(BROKER) }));
+    let check = tokio::process::Command::new(env!("CARGO_BIN_EXE_b2binpay-broker"))
+        .arg("check")
+        .arg("--config")
+        .arg(home.config())
+        .env_clear()
+        .output();
+    let told = String::from_utf8(soon("check", check).await.unwrap().stdout).unwrap();
+    assert!(told.contains("Certificates\n"), "{told}");
+    assert!(told.contains("server.pem: the server certificate ends at"), "{told}");
+    assert!(told.contains(BROKER), "{told}");
+
+    let port = Port::serve(simulator, home, clients, servers).await;
+    port.daemon.logged("the server certificate ends at").await;
+    let status = port.payouts().caller().status().await.unwrap();
+    assert_eq!(status.certificates[0].state(), CertificateState::EndsSoon);
+    assert!(status.certificates[0].problem.contains("put another in its place"));
 }

@@ -6,7 +6,11 @@ use jiff::Timestamp;
 use prost_types::Duration as ProtoDuration;
 use tonic::Status as RpcError;
 
-use super::{errors::bad_field, proto};
+use super::{
+    errors::bad_field,
+    proto,
+    tls::{CertificateFacts, CertificateRole, CertificateState},
+};
 use crate::{
     broker::{CallerCounts, Status, UpstreamFacts, WatchReason},
     budget::BudgetUsage,
@@ -141,6 +145,8 @@ pub(super) fn status(status: Status) -> proto::GetStatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         callers: status.callers.into_iter().map(caller).collect(),
         recent_security_events: events.collect(),
+        // The services know them, and put them in.
+        certificates: Vec::new(),
         audit: Some(proto::AuditStatus {
             destination: status.audit.destination,
             lost: status.audit.lost,
@@ -148,6 +154,29 @@ pub(super) fn status(status: Status) -> proto::GetStatusResponse {
         }),
         base_url: status.upstream.base_url.clone(),
         api_version: status.upstream.api.as_str().to_owned(),
+    }
+}
+
+pub(super) fn certificate(facts: &CertificateFacts, now: Timestamp) -> proto::CertificateStatus {
+    let role = match facts.role {
+        CertificateRole::Server => proto::CertificateRole::Server,
+        CertificateRole::ClientAuthority => proto::CertificateRole::ClientAuthority,
+        CertificateRole::RevocationList => proto::CertificateRole::RevocationList,
+    };
+    let state = match facts.state(now) {
+        CertificateState::NotYet => proto::CertificateState::NotYet,
+        CertificateState::Good => proto::CertificateState::Good,
+        CertificateState::EndsSoon => proto::CertificateState::EndsSoon,
+        CertificateState::Ended => proto::CertificateState::Ended,
+    };
+    proto::CertificateStatus {
+        role: role.into(),
+        path: facts.path.display().to_string(),
+        names: facts.names.clone(),
+        not_before: Some(timestamp(facts.not_before)),
+        not_after: facts.not_after.map(timestamp),
+        state: state.into(),
+        problem: facts.complaint(now).unwrap_or_default(),
     }
 }
 

@@ -247,7 +247,7 @@ mod tests {
     const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
     fn guarded() -> Guard<Routes> {
-        service(broker(), Arc::new(NoReload), 4096, health(), CancellationToken::new()).unwrap()
+        service(broker(), Arc::new(NoReload), Vec::new(), 4096, health(), CancellationToken::new()).unwrap()
     }
 
     /// A gRPC message: a flag, a length, the bytes.
@@ -319,9 +319,15 @@ mod tests {
     #[tokio::test]
     async fn a_stream_ends_when_its_caller_loses_the_right_to_it_and_not_before() {
         let broker = broker();
-        let mut guarded =
-            service(Arc::clone(&broker), Arc::new(NoReload), 4096, health(), CancellationToken::new())
-                .unwrap();
+        let mut guarded = service(
+            Arc::clone(&broker),
+            Arc::new(NoReload),
+            Vec::new(),
+            4096,
+            health(),
+            CancellationToken::new(),
+        )
+        .unwrap();
         let mut request = Request::post("/grpc.health.v1.Health/Watch")
             .header(CONTENT_TYPE, "application/grpc")
             .body(Body::new(

@@ -48,6 +48,7 @@ pub struct BadDescriptors(#[from] tonic_reflection::server::Error);
 pub fn service(
     broker: Arc<Broker>,
     reload: Arc<dyn Reload>,
+    ports: Vec<Arc<tls::TlsMaterial>>,
     max_message_bytes: usize,
     health: HealthReporter,
     drain: CancellationToken,
@@ -63,6 +64,7 @@ pub fn service(
     let admin = proto::broker_admin_service_server::BrokerAdminServiceServer::new(services::Admin::new(
         Arc::clone(&broker),
         reload,
+        ports,
     ));
     let health = tonic_health::server::HealthService::from_health_reporter(health);
     let routes = Routes::new(tokens.max_decoding_message_size(max_message_bytes))

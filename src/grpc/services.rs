@@ -16,6 +16,7 @@ use super::{
         WatchAccessTokenResponse, broker_admin_service_server::BrokerAdminService,
         token_broker_service_server::TokenBrokerService, verify_sign_request,
     },
+    tls::TlsMaterial,
 };
 use crate::{
     broker::{Broker, Outcome, Reload, Reloaded, Requester, TokenRequest},
@@ -128,11 +129,16 @@ impl TokenBrokerService for Tokens {
 pub(super) struct Admin {
     broker: Arc<Broker>,
     reload: Arc<dyn Reload>,
+    ports: Vec<Arc<TlsMaterial>>,
 }
 
 impl Admin {
-    pub(super) const fn new(broker: Arc<Broker>, reload: Arc<dyn Reload>) -> Self {
-        Self { broker, reload }
+    pub(super) const fn new(
+        broker: Arc<Broker>,
+        reload: Arc<dyn Reload>,
+        ports: Vec<Arc<TlsMaterial>>,
+    ) -> Self {
+        Self { broker, reload, ports }
     }
 }
 
@@ -144,7 +150,11 @@ impl BrokerAdminService for Admin {
     ) -> Result<Response<GetStatusResponse>, Status> {
         let Admitted { caller, .. } = admitted(&request)?;
         self.broker.record(&caller, Permission::AdminGetStatus, Outcome::Ok);
-        Ok(Response::new(convert::status(self.broker.status())))
+        let now = self.broker.now().wall;
+        let in_force: Vec<_> = self.ports.iter().map(|port| port.current()).collect();
+        let certificates = in_force.iter().flat_map(|port| port.facts());
+        let certificates = certificates.map(|facts| convert::certificate(facts, now)).collect();
+        Ok(Response::new(GetStatusResponse { certificates, ..convert::status(self.broker.status()) }))
     }
 
     async fn reload(&self, request: Request<ReloadRequest>) -> Result<Response<ReloadResponse>, Status> {

@@ -3,6 +3,7 @@
 //! It reads what `serve` reads and looks where `serve` writes, as the user who runs it, and changes nothing. The report
 //! is its result, errors included, and so stands on stdout.
 
+mod certificates;
 mod host;
 mod online;
 mod report;
@@ -89,6 +90,7 @@ fn offline(file: &Path, clock: &Arc<dyn Clock>, report: &mut Report) -> Option<(
     let upstream = credentials.and_then(|credentials| upstream(&config, credentials, clock, report));
     host::state(&config, clock.now(), report);
     host::sockets(&config, report);
+    certificates::certificates(&config, clock.now().wall, report);
     host::callers(&config, report);
     upstream.map(|upstream| (config, upstream))
 }

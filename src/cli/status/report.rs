@@ -34,6 +34,7 @@ pub(super) struct Report {
     pub(super) version: String,
     pub(super) callers: Vec<Caller>,
     pub(super) recent_security_events: Vec<Event>,
+    pub(super) certificates: Vec<Certificate>,
     pub(super) audit: Option<Audit>,
 }
 
@@ -110,6 +111,17 @@ pub(super) struct Audit {
     pub(super) problem: String,
 }
 
+#[derive(Serialize)]
+pub(super) struct Certificate {
+    pub(super) role: &'static str,
+    pub(super) path: String,
+    pub(super) names: Vec<String>,
+    pub(super) not_before: Option<Timestamp>,
+    pub(super) not_after: Option<Timestamp>,
+    pub(super) state: &'static str,
+    pub(super) problem: String,
+}
+
 /// A span, which JSON shows as a number of seconds.
 #[derive(Clone, Copy)]
 pub(super) struct Seconds(pub(super) Duration);
@@ -138,6 +150,7 @@ impl From<proto::GetStatusResponse> for Report {
             version: printable(&status.version),
             callers: status.callers.into_iter().map(Caller::from).collect(),
             recent_security_events: status.recent_security_events.into_iter().map(Event::from).collect(),
+            certificates: status.certificates.into_iter().map(Certificate::from).collect(),
             audit: status.audit.map(Audit::from),
         }
     }
@@ -212,6 +225,21 @@ impl From<proto::CallerStatus> for Caller {
 impl From<proto::SecurityEvent> for Event {
     fn from(event: proto::SecurityEvent) -> Self {
         Self { at: time(event.at), event: printable(&event.event), detail: printable(&event.detail) }
+    }
+}
+
+impl From<proto::CertificateStatus> for Certificate {
+    fn from(certificate: proto::CertificateStatus) -> Self {
+        let (role, state) = (certificate.role().as_str_name(), certificate.state().as_str_name());
+        Self {
+            role: role.strip_prefix("CERTIFICATE_ROLE_").unwrap_or(role),
+            path: printable(&certificate.path),
+            names: certificate.names.iter().map(|name| printable(name)).collect(),
+            not_before: time(certificate.not_before),
+            not_after: time(certificate.not_after),
+            state: state.strip_prefix("CERTIFICATE_STATE_").unwrap_or(state),
+            problem: printable(&certificate.problem),
+        }
     }
 }
 

@@ -102,6 +102,14 @@ fn facts(report: &Report, now: Timestamp, look: Look) -> Table {
             fact("", format!("signs of the previous ones are accepted until {}", when(until, now)));
         }
     }
+    for (place, certificate) in report.certificates.iter().enumerate() {
+        let until = certificate.not_after.map_or_else(|| "never".to_owned(), |until| when(until, now));
+        let name = if place == 0 { "certificate" } else { "" };
+        fact(name, format!("{}: {}, ends {until}", certificate.path, certificate.names.join(", ")));
+        if !certificate.problem.is_empty() {
+            fact("", look.paint(Tone::Warning, &certificate.problem));
+        }
+    }
     if let Some(audit) = &report.audit {
         let lost = (audit.lost > 0).then(|| format!("{} lines lost", audit.lost));
         let lost = lost.map(|lost| format!(", {}", look.paint(Tone::Warning, &lost))).unwrap_or_default();
@@ -170,7 +178,7 @@ mod tests {
     use super::*;
     use crate::cli::{
         layout::json_line,
-        status::report::{Audit, Calls, Credentials, Event, Outcome, Seconds, Source, Token},
+        status::report::{Audit, Calls, Certificate, Credentials, Event, Outcome, Seconds, Source, Token},
     };
 
     fn at(seconds: i64) -> Timestamp {
@@ -236,6 +244,15 @@ mod tests {
                 },
             ],
             recent_security_events: Vec::new(),
+            certificates: vec![Certificate {
+                role: "SERVER",
+                path: "/etc/b/server.pem".to_owned(),
+                names: vec!["broker.example.org".to_owned()],
+                not_before: Some(at(-86_400)),
+                not_after: Some(at(600)),
+                state: "ENDS_SOON",
+                problem: "the server certificate ends soon".to_owned(),
+            }],
             audit: Some(Audit { destination: "journal".to_owned(), lost: 0, problem: String::new() }),
         }
     }
@@ -252,6 +269,8 @@ FRESH, ready, since 2h 1m ago (2026-11-18 09:05:00Z)
   last call    ok, 5m ago (2026-11-18 11:01:40Z), took 212ms
   credentials  generation 1
                key_file: /etc/broker/api-key
+  certificate  /etc/b/server.pem: broker.example.org, ends in 10m (2026-11-18 11:16:40Z)
+               the server certificate ends soon
   audit log    journal
   broker       version 0.1.0, up 2h 1m
 
