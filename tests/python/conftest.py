@@ -100,7 +100,7 @@ class Broker:
 
     ALLOWED = ["GetAccessToken", "WatchAccessToken", "VerifySign", "Health", "Reflection", "Admin"]
 
-    def __init__(self, simulator, api, secret=Simulator.SECRET, log="trace", more=""):
+    def __init__(self, simulator, api, secret=Simulator.SECRET, log="trace", more="", files=None):
         # Another user must be able to reach the socket, so the folder is not pytest's, which is private.
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="b2bp-"))
         self.folder.chmod(0o755)
@@ -110,6 +110,9 @@ class Broker:
         for name, content in [("key", Simulator.KEY), ("secret", secret), ("callback", Simulator.CALLBACK_SECRET)]:
             (self.folder / name).touch(0o600)
             (self.folder / name).write_text(content + "\n")
+        for name, content in (files or {}).items():
+            (self.folder / name).touch(0o600)
+            (self.folder / name).write_bytes(content)
         callback = 'callback_secret_file = "callback"' if api == "v3" else ""
         (self.folder / "config.toml").write_text(f"""
             [upstream]
