@@ -29,7 +29,7 @@ use crate::{
     keeper::{self, KeeperSetup, TokenSettings},
     security::SecurityEvent,
     sign::SignKeys,
-    state::CallRecordFile,
+    state::{CallRecordFile, LockdownFlag},
     trail::{AuditFile, CannotAudit, Journal},
     upstream::{self, SetupError},
 };
@@ -209,12 +209,20 @@ pub fn build(
         );
     }
 
+    // Before anything is asked or served.
+    let flag = LockdownFlag::new(&config.state_directory, &config.file);
+    let locks = Arc::new(flag.read(clock.now().wall));
+    for out in locks.all() {
+        tracing::warn!(flag = %flag.path().display(), "{out}");
+    }
+
     let stop_keeper = CancellationToken::new();
     let setup = KeeperSetup {
         settings: token_settings(&config),
         issuer,
         budget: Arc::clone(&budget),
         clock: Arc::clone(clock),
+        locks: Arc::clone(&locks),
         seed: fastrand::u64(..),
     };
     let (keeper, alarms, keeping) = keeper::run(setup, stop_keeper.clone().cancelled_owned());
@@ -222,6 +230,8 @@ pub fn build(
         keeper: keeper.clone(),
         policy: config.policy().clone(),
         keys: sign_keys(loaded),
+        locks,
+        lock_record: Arc::new(flag),
         clock: Arc::clone(clock),
         standing: Standing {
             upstream: upstream_facts(&config),
@@ -262,6 +272,7 @@ pub fn build(
         background.spawn(named("the watch over certificates", following));
     }
     background.spawn(named("the reader of alarms", note_alarms(Arc::clone(&broker), alarms)));
+    background.spawn(named("the writer of the lockdown flag", Arc::clone(&broker).keep_lock_record()));
     background.spawn(named("the housekeeping", keep_house(Arc::clone(&broker))));
     background.spawn(named("the audit log", keep_audit(Arc::clone(&broker))));
     Ok(Bound { broker, reload, listeners, service, limits, drain, stop_keeper, background })

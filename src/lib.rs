@@ -4,7 +4,7 @@
 //!
 //! The modules form rings, and each names only those before it (`tests/layering.rs` holds them to it):
 //!
-//! 1. words: [`secret`], [`clock`], [`credentials`], [`token`], [`caller`], [`security`]
+//! 1. words: [`secret`], [`clock`], [`credentials`], [`token`], [`caller`], [`lockdown`], [`security`]
 //! 2. domain: [`issuer`], [`budget`], [`keeper`], [`policy`], [`sign`], [`audit`], [`broker`]
 //! 3. adapters: [`upstream`], [`state`], [`trail`], [`grpc`]
 //!
@@ -26,6 +26,7 @@ pub mod grpc;
 pub mod hardening;
 pub mod issuer;
 pub mod keeper;
+pub mod lockdown;
 pub mod policy;
 pub mod secret;
 pub mod security;

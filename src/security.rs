@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use crate::{caller::CallerName, token::TokenId};
+use crate::{
+    caller::CallerName,
+    lockdown::{LockReason, Scope},
+    token::TokenId,
+};
 
 /// Something that should not happen when everybody behaves.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,6 +49,22 @@ pub enum SecurityEvent {
         /// Which set it is that is in force now, counted from the start.
         generation: u64,
     },
+    /// Somebody locked out everyone or one caller.
+    LockedDown {
+        /// Whom.
+        scope: Scope,
+        /// Who did it.
+        by: CallerName,
+        /// Why.
+        reason: LockReason,
+    },
+    /// Somebody let them in again.
+    Unlocked {
+        /// Whom.
+        scope: Scope,
+        /// Who did it.
+        by: CallerName,
+    },
 }
 
 impl SecurityEvent {
@@ -59,6 +79,8 @@ impl SecurityEvent {
             Self::Reloaded { .. } => "reloaded",
             Self::ReloadRefused { .. } => "reload_refused",
             Self::CredentialsReplaced { .. } => "credentials_replaced",
+            Self::LockedDown { .. } => "locked_down",
+            Self::Unlocked { .. } => "unlocked",
         }
     }
 }
@@ -86,6 +108,8 @@ impl fmt::Display for SecurityEvent {
                     "two callers say that the upstream answered 401 to token {token}: it is handed out no more"
                 )
             }
+            Self::LockedDown { scope, by, reason } => write!(f, "{by} locked out {scope}: {reason}"),
+            Self::Unlocked { scope, by } => write!(f, "{by} let {scope} in again"),
             Self::ForeignTraffic => f.write_str(
                 "the upstream throttled a call that the budget allowed: something else uses the same address \
                  or account; find it and let it ask this broker",

@@ -36,7 +36,7 @@ enum Ring {
 
 /// Every module at the top of `src/`.
 const RINGS: [(Ring, &[&str]); 8] = [
-    (Ring::Words, &["secret", "clock", "credentials", "token", "caller", "security"]),
+    (Ring::Words, &["secret", "clock", "credentials", "token", "caller", "lockdown", "security"]),
     (Ring::Domain, &["issuer", "budget", "keeper", "policy", "sign", "audit", "broker"]),
     (Ring::Adapters, &["upstream", "state", "trail", "grpc"]),
     (Ring::Settings, &["config"]),

@@ -214,7 +214,9 @@ impl AuditLog {
             // They have lines of their own, with more in them.
             SecurityEvent::Reloaded { .. }
             | SecurityEvent::ReloadRefused { .. }
-            | SecurityEvent::CredentialsReplaced { .. } => return,
+            | SecurityEvent::CredentialsReplaced { .. }
+            | SecurityEvent::LockedDown { .. }
+            | SecurityEvent::Unlocked { .. } => return,
             SecurityEvent::TokenReportedRejected { token, caller } => {
                 record.by(Some(caller), None).token(*token)
             }

@@ -5,6 +5,7 @@
 //! takes a lock.
 
 mod ledger;
+mod lockdown;
 mod reload;
 mod rulings;
 mod standing;
@@ -21,7 +22,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-pub use ledger::{CallerCounts, LastToken, Outcome};
+pub use ledger::{CallerCounts, GivenToken, Holder, LastToken, Outcome};
+pub use lockdown::{LockedDown, NoSuchCaller, Unlocked};
 pub use reload::{Reload, ReloadRefused, Reloaded, Reloading, Requester};
 pub use rulings::Ruling;
 pub use standing::{CredentialFacts, SourceFact, Standing, UpstreamFacts};
@@ -33,12 +35,14 @@ use crate::{
     caller::{CallerName, Peer},
     clock::{BootInstant, Clock, Now},
     keeper::{HeldToken, Refusal, RefusalReason, TokenKeeper, TooLong, Want},
+    lockdown::{LockRecord, Locks},
     policy::{Decision, Denial, Permission, Policy},
     security::SecurityEvent,
     sign::{self, Finding, SignKeys, Subject, Verdict, VerifyError},
     token::TokenId,
 };
 use ledger::Ledger;
+use lockdown::LockState;
 use rulings::Rulings;
 use standing::Standings;
 use status::RecentEvents;
@@ -51,6 +55,10 @@ pub struct BrokerParts {
     pub policy: Policy,
     /// What signs are verified with.
     pub keys: SignKeys,
+    /// Who is locked out from the start; the keeper was told the same.
+    pub locks: Arc<Locks>,
+    /// Where locks outlive the process.
+    pub lock_record: Arc<dyn LockRecord>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// The upstream and the credentials.
@@ -85,6 +93,7 @@ pub struct Broker {
     keeper: TokenKeeper,
     policy: ArcSwap<Policy>,
     rulings: Rulings,
+    lockdown: LockState,
     keys: ArcSwap<SignKeys>,
     clock: Arc<dyn Clock>,
     standing: Standings,
@@ -106,6 +115,7 @@ impl Broker {
             keeper: parts.keeper,
             policy: ArcSwap::from_pointee(parts.policy),
             rulings: Rulings::default(),
+            lockdown: LockState::new(parts.locks, parts.lock_record),
             keys: ArcSwap::from_pointee(parts.keys),
             clock: parts.clock,
             standing: Standings::new(parts.standing),
@@ -219,11 +229,20 @@ impl Broker {
         }
     }
 
-    /// Puts on record that a caller was given a token.
-    fn handed(&self, caller: &CallerName, peer: &Peer, permission: Permission, token: TokenId) {
-        if self.ledger.given(caller, token, self.clock.now().wall) {
-            self.audit.token_read(caller, peer, permission, token);
+    /// Puts the token on record as `caller`'s, unless it is locked out.
+    fn hand_out(
+        &self,
+        caller: &CallerName,
+        peer: &Peer,
+        permission: Permission,
+        token: &HeldToken,
+    ) -> Result<(), Refusal> {
+        let first = self.ledger.given(caller, token, self.clock.now());
+        self.last_look(caller)?;
+        if first {
+            self.audit.token_read(caller, peer, permission, token.id());
         }
+        Ok(())
     }
 
     /// Notes how a call of an authorized caller ended.
@@ -238,15 +257,24 @@ impl Broker {
         peer: &Peer,
         request: TokenRequest,
     ) -> Result<Arc<HeldToken>, Refusal> {
-        let answer = match self.token_in_hand(&request) {
-            Some(answer) => answer,
-            None => self.token_to_come(caller, request).await,
-        };
+        let answer = self.token_or_refusal(caller, peer, request).await;
         self.ledger.count(caller, Permission::GetAccessToken, Outcome::of(&answer));
-        if let Ok(token) = &answer {
-            self.handed(caller, peer, Permission::GetAccessToken, token.id());
-        }
         answer
+    }
+
+    async fn token_or_refusal(
+        &self,
+        caller: &CallerName,
+        peer: &Peer,
+        request: TokenRequest,
+    ) -> Result<Arc<HeldToken>, Refusal> {
+        self.not_locked(caller)?;
+        let token = match self.token_in_hand(&request) {
+            Some(answer) => answer?,
+            None => self.token_to_come(caller, request).await?,
+        };
+        self.hand_out(caller, peer, Permission::GetAccessToken, &token)?;
+        Ok(token)
     }
 
     /// The answer of a call that the token in hand does not satisfy.
@@ -283,9 +311,11 @@ impl Broker {
     }
 
     /// The token in hand, and then each new one.
-    pub fn watch(self: &Arc<Self>, caller: &CallerName, peer: Arc<Peer>) -> TokenWatch {
-        self.ledger.count(caller, Permission::WatchAccessToken, Outcome::Ok);
-        TokenWatch::new(Arc::clone(self), caller.clone(), peer)
+    pub fn watch(self: &Arc<Self>, caller: &CallerName, peer: Arc<Peer>) -> Result<TokenWatch, Refusal> {
+        let locked = self.not_locked(caller);
+        self.ledger.count(caller, Permission::WatchAccessToken, Outcome::of(&locked));
+        locked?;
+        Ok(TokenWatch::new(Arc::clone(self), caller.clone(), peer))
     }
 
     /// Whether B2BINPAY signed `subject`.
@@ -352,7 +382,9 @@ impl Broker {
     /// Whether a token can be handed out now, and until when, if it is not renewed.
     pub fn readiness(&self) -> (bool, Option<BootInstant>) {
         let snapshot = self.keeper.snapshot().current();
-        let ready = snapshot.is_ready(self.clock.now().boot);
+        // The keeper may not have heard of a lock yet.
+        let locked = self.lockdown.current().on_everyone().is_some();
+        let ready = !locked && snapshot.is_ready(self.clock.now().boot);
         (ready, snapshot.token.as_ref().filter(|_| ready).map(|token| token.handed_out_until()))
     }
 

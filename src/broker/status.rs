@@ -14,6 +14,7 @@ use crate::{
     budget::BudgetUsage,
     clock::Now,
     keeper::{HeldToken, KeeperState, LastCall},
+    lockdown::{LockedOut, NotWritten},
     security::SecurityEvent,
 };
 
@@ -51,6 +52,10 @@ pub struct Status {
     pub events: Vec<(Timestamp, SecurityEvent)>,
     /// Where tokens are good.
     pub upstream: Arc<UpstreamFacts>,
+    /// The locks that are in force.
+    pub locks: Vec<LockedOut>,
+    /// Why the next process would not know of them as they are.
+    pub locks_problem: Option<NotWritten>,
     /// How the audit log is written.
     pub audit: SinkState,
 }
@@ -65,7 +70,7 @@ impl Status {
             state,
             since,
             reason,
-            ready: snapshot.is_ready(now.boot),
+            ready: broker.readiness().0,
             token: snapshot.token.clone(),
             now,
             budget: standing.budget.usage(),
@@ -73,9 +78,11 @@ impl Status {
             credentials: standing.credentials,
             previous_until: broker.keys.load().previous_until().filter(|until| *until > now.wall),
             uptime: now.boot.saturating_since(broker.started.boot),
-            callers: broker.ledger.counts(),
+            callers: broker.ledger.counts(now),
             events: broker.events.newest_first(),
             upstream: standing.upstream,
+            locks: broker.locks().all(),
+            locks_problem: broker.lockdown.problem(),
             audit: broker.audit.state(),
         }
     }

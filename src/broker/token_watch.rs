@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::Broker;
 use crate::{
     caller::{CallerName, Peer},
-    keeper::HeldToken,
+    keeper::{HeldToken, Refusal},
     policy::Permission,
     token::TokenId,
 };
@@ -54,8 +54,8 @@ impl TokenWatch {
         &self.broker
     }
 
-    /// The next token. `None`: there is no keeper any more.
-    pub async fn next(&mut self) -> Option<(Arc<HeldToken>, WatchReason)> {
+    /// The next token, or why there are no more for this caller. `None`: there is no keeper any more.
+    pub async fn next(&mut self) -> Option<Result<(Arc<HeldToken>, WatchReason), Refusal>> {
         loop {
             // Marked as seen before it is looked at: a change in between wakes us again.
             self.changes.mark_unchanged();
@@ -73,8 +73,9 @@ impl TokenWatch {
                     Some(told) if told.replacements == token.replacements => WatchReason::Rotated,
                     Some(_) => WatchReason::ReplacedAfterRejection,
                 };
-                self.broker.handed(&self.caller, &self.peer, Permission::WatchAccessToken, token.id());
-                return Some((token, reason));
+                let allowed =
+                    self.broker.hand_out(&self.caller, &self.peer, Permission::WatchAccessToken, &token);
+                return Some(allowed.map(|()| (token, reason)));
             }
             self.changes.changed().await.ok()?;
         }

@@ -6,6 +6,7 @@
 mod check;
 mod demo;
 mod layout;
+mod lockdown;
 mod output;
 mod reload;
 mod remote;
@@ -83,6 +84,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     Status(status::StatusArgs),
     Reload(reload::ReloadArgs),
+    Lockdown(lockdown::LockdownArgs),
+    Unlock(lockdown::UnlockArgs),
     /// Run the simulator of B2BINPAY alone, for testing your own services
     Simulate(Box<b2binpay_simulator::cli::Args>),
     Completions(shell::CompletionsArgs),
@@ -108,6 +111,8 @@ pub fn run(arguments: Arguments) -> Exit {
         Command::Verify(args) => verify::run(args),
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Lockdown(args) => lockdown::lockdown(args),
+        Command::Unlock(args) => lockdown::unlock(&args),
         Command::Simulate(args) => simulate::run(*args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),

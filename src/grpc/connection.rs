@@ -14,7 +14,10 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    sync::watch,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::util::MapRequest;
@@ -30,6 +33,21 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long calls may go on of a peer whose certificate is no longer believed: for an answer that is on its way.
 const DISTRUSTED_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a connection that carried a token to somebody who is locked out may go on: for the answers under way, that to
+/// the lockdown itself among them. Then what it holds in its buffers is gone, whoever didn't read it.
+const LAST_BYTES: Duration = Duration::from_millis(900);
+
+/// Whether a connection ever carried a token. Whoever hands one over says so, before it does.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Carried(Arc<watch::Sender<bool>>);
+
+impl Carried {
+    /// A token is about to be handed over.
+    pub(super) fn a_token(&self) {
+        self.0.send_if_modified(|carried| !std::mem::replace(carried, true));
+    }
+}
 
 /// How long a connection may last.
 #[derive(Clone, Copy, Debug)]
@@ -107,10 +125,15 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     // What the guard is told of the peer: itself, until it is distrusted.
     let known = Arc::new(ArcSwap::new(Arc::clone(&peer)));
     let distrusted = distrusted(Arc::clone(&peer), distrust, Arc::clone(&known));
+    let carried = Carried::default();
     let due = due(Arc::clone(&peer), stay, service.clone(), limits.first_byte_timeout);
-    let service = MapRequest::new(service, move |request: http::Request<hyper::body::Incoming>| {
+    let locked_out = || locked_out(Arc::clone(&peer), service.clone(), carried.clone());
+    let (began, cut_off) = (locked_out(), locked_out());
+    let marked = carried.clone();
+    let service = MapRequest::new(service.clone(), move |request: http::Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(known.load_full());
+        request.extensions_mut().insert(marked.clone());
         request
     });
     let io = TokioIo::new(Greeted { preface: PREFACE, stream });
@@ -125,15 +148,34 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 
     let grace = tokio::select! {
         ended = served.as_mut() => return ended,
-        () = drain.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            return served.await;
-        }
+        // Until the listener is told to abort.
+        () = drain.cancelled() => Duration::MAX,
         grace = due => grace,
         () = distrusted => DISTRUSTED_GRACE,
+        () = began => LAST_BYTES,
     };
     served.as_mut().graceful_shutdown();
-    tokio::time::timeout(grace, served).await.unwrap_or(Ok(()))
+    tokio::select! {
+        ended = tokio::time::timeout(grace, served) => ended.unwrap_or(Ok(())),
+        // Whatever time it had been given.
+        () = async { cut_off.await; tokio::time::sleep(LAST_BYTES).await } => Ok(()),
+    }
+}
+
+/// Comes when the connection has carried a token and its peer is locked out.
+async fn locked_out(peer: Arc<Peer>, service: Service, carried: Carried) {
+    let (mut rulings, mut token) = (service.rulings(), carried.0.subscribe());
+    loop {
+        // Subscribed before they are looked at: a change in between wakes us. Their senders outlive this.
+        let carried_one = *token.borrow_and_update();
+        if carried_one && service.locks_out(&peer) {
+            return;
+        }
+        tokio::select! {
+            _ = rulings.changed() => {}
+            _ = token.changed() => {}
+        }
+    }
 }
 
 /// Comes when the connection must end though its peer would stay, and says how much time the calls under way have then.

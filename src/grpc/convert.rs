@@ -12,10 +12,11 @@ use super::{
     tls::{CertificateFacts, CertificateRole, CertificateState},
 };
 use crate::{
-    broker::{CallerCounts, Status, UpstreamFacts, WatchReason},
+    broker::{CallerCounts, GivenToken, LockedDown, Status, Unlocked, UpstreamFacts, WatchReason},
     budget::BudgetUsage,
     clock::Now,
     keeper::{HeldToken, KeeperState, LastCall},
+    lockdown::{LockedOut, Scope},
     secret::ExposeSecret,
     sign::{CallbackFacts, Finding, Generation, Verdict},
 };
@@ -106,6 +107,7 @@ fn state(state: KeeperState) -> proto::BrokerState {
         KeeperState::Expired => proto::BrokerState::Expired,
         KeeperState::CredentialsRejected => proto::BrokerState::CredentialsRejected,
         KeeperState::UpstreamForbidden => proto::BrokerState::UpstreamForbidden,
+        KeeperState::LockedDown => proto::BrokerState::LockedDown,
     }
 }
 
@@ -154,6 +156,62 @@ pub(super) fn status(status: Status) -> proto::GetStatusResponse {
         }),
         base_url: status.upstream.base_url.clone(),
         api_version: status.upstream.api.as_str().to_owned(),
+        locks: status.locks.into_iter().map(lock).collect(),
+        locks_problem: status.locks_problem.map(|problem| problem.to_string()).unwrap_or_default(),
+    }
+}
+
+/// Whom a request is about.
+pub(super) fn scope(caller: Option<&str>) -> Result<Scope, RpcError> {
+    match caller {
+        None => Ok(Scope::Everyone),
+        Some(name) => match name.parse() {
+            Ok(name) => Ok(Scope::Caller(name)),
+            Err(error) => Err(bad_field("caller", format!("{error}"))),
+        },
+    }
+}
+
+pub(super) fn locked_down(done: LockedDown, known_since: Timestamp) -> proto::LockdownResponse {
+    let holders = done.holders.into_iter().map(|holder| proto::TokenHolder {
+        caller: holder.caller.to_string(),
+        token: Some(given_token(holder.token)),
+    });
+    proto::LockdownResponse {
+        lock: Some(lock(done.lock)),
+        holders: holders.collect(),
+        holders_known_since: Some(timestamp(known_since)),
+        persisted: done.problem.is_none(),
+        problem: done.problem.map(|problem| problem.to_string()).unwrap_or_default(),
+    }
+}
+
+pub(super) fn unlocked(done: Unlocked) -> proto::UnlockResponse {
+    proto::UnlockResponse {
+        was_locked: done.was_locked,
+        locks: done.locks.into_iter().map(lock).collect(),
+        persisted: done.problem.is_none(),
+        problem: done.problem.map(|problem| problem.to_string()).unwrap_or_default(),
+    }
+}
+
+fn lock(out: LockedOut) -> proto::LockStatus {
+    proto::LockStatus {
+        caller: match out.scope {
+            Scope::Everyone => None,
+            Scope::Caller(name) => Some(name.to_string()),
+        },
+        since: Some(timestamp(out.lock.since)),
+        reason: out.lock.reason.as_str().to_owned(),
+        locked_by: out.lock.by,
+    }
+}
+
+fn given_token(token: GivenToken) -> proto::GivenToken {
+    proto::GivenToken {
+        token_id: token.id.to_string(),
+        given_at: Some(timestamp(token.at)),
+        expires_at: Some(timestamp(token.expires_at)),
     }
 }
 
@@ -210,5 +268,6 @@ fn caller(counts: CallerCounts) -> proto::CallerStatus {
         calls: calls.collect(),
         last_token_id: counts.last_token.map(|last| last.id.to_string()).unwrap_or_default(),
         last_token_at: counts.last_token.map(|last| timestamp(last.at)),
+        held_tokens: counts.held.into_iter().map(given_token).collect(),
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     broker::ReloadRefused,
     issuer::IssueError,
     keeper::{NotReplaced, Refusal, RefusalReason},
+    lockdown::LockedOut,
     policy::Denial,
     sign::VerifyError,
 };
@@ -49,6 +50,8 @@ pub enum ErrorReason {
     CredentialsRejected,
     /// The upstream refuses this host's address.
     UpstreamForbidden,
+    /// An operator locked everyone or the caller out.
+    LockedDown,
     /// The secret that v3 signs callbacks with is not configured.
     NoCallbackSecret,
     /// There is no such method.
@@ -84,6 +87,7 @@ impl ErrorReason {
             Self::ShuttingDown => "SHUTTING_DOWN",
             Self::CredentialsRejected => "CREDENTIALS_REJECTED",
             Self::UpstreamForbidden => "UPSTREAM_FORBIDDEN",
+            Self::LockedDown => "LOCKED_DOWN",
             Self::NoCallbackSecret => "NO_CALLBACK_SECRET",
             Self::MethodUnknown => "METHOD_UNKNOWN",
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
@@ -107,6 +111,7 @@ impl ErrorReason {
             | Self::ShuttingDown => Code::Unavailable,
             Self::CredentialsRejected
             | Self::UpstreamForbidden
+            | Self::LockedDown
             | Self::NoCallbackSecret
             | Self::ConfigurationInvalid
             | Self::RestartNeeded => Code::FailedPrecondition,
@@ -155,6 +160,7 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
         RefusalReason::BudgetExhausted => ErrorReason::BudgetExhausted,
         RefusalReason::ValidityTooLong(_) => ErrorReason::ValidityTooLong,
         RefusalReason::DeadlineTooShort => ErrorReason::DeadlineTooShort,
+        RefusalReason::LockedDown(out) => return locked_out(out),
         RefusalReason::ShuttingDown => ErrorReason::ShuttingDown,
         RefusalReason::Upstream(error) => failed(error),
     };
@@ -185,6 +191,10 @@ pub(super) fn not_reloaded(refused: &ReloadRefused) -> Status {
         ReloadRefused::ShuttingDown => (ErrorReason::ShuttingDown, None),
     };
     reason.status_until(refused.to_string(), retry_after)
+}
+
+pub(super) fn locked_out(out: &LockedOut) -> Status {
+    ErrorReason::LockedDown.status(out.to_string())
 }
 
 pub(super) fn denied(denial: &Denial) -> Status {

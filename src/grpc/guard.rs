@@ -15,14 +15,14 @@ use tonic::{Code, Status, body::Body};
 use tower::Service;
 
 use super::{
-    errors::{ErrorReason, completed, denied},
+    connection::Carried,
+    errors::{ErrorReason, completed, denied, locked_out},
     methods::{Method, Shape},
     request_body::{MESSAGE_TIMEOUT, RequestBody},
 };
 use crate::{
     broker::{Broker, Outcome, Ruling},
     caller::{CallerName, Peer},
-    policy::Permission,
 };
 
 /// Who sent a request that the guard let through.
@@ -30,6 +30,8 @@ use crate::{
 pub(super) struct Admitted {
     pub(super) caller: CallerName,
     pub(super) peer: Arc<Peer>,
+    /// What its connection is told when it carries a token.
+    pub(super) carried: Carried,
 }
 
 /// Guards an inner service. The listener tells it, in each request's extensions, who the peer is (an `Arc<Peer>`).
@@ -55,6 +57,13 @@ impl<S> Guard<S> {
         self.broker.rulings()
     }
 
+    /// Whether `peer` is to have no token now.
+    pub(super) fn locks_out(&self, peer: &Peer) -> bool {
+        let locks = self.broker.locks();
+        let caller = || self.broker.identify(peer).is_ok_and(|caller| locks.bar(&caller));
+        locks.on_everyone().is_some() || (!locks.is_empty() && caller())
+    }
+
     /// Who may call what, or the answer to who may not.
     fn admit(&self, request: &Request<Body>) -> Result<(Admitted, Method), Status> {
         let Some(peer) = request.extensions().get::<Arc<Peer>>().map(Arc::clone) else {
@@ -72,7 +81,9 @@ impl<S> Guard<S> {
             });
         };
         let caller = self.broker.authorize(&peer, method.permissions).map_err(|denial| denied(&denial))?;
-        Ok((Admitted { caller, peer }, method))
+        // A request that came without a connection, in a test, tells nobody.
+        let carried = request.extensions().get().cloned().unwrap_or_default();
+        Ok((Admitted { caller, peer, carried }, method))
     }
 }
 
@@ -96,7 +107,7 @@ where
             Ok(admitted) => admitted,
             Err(status) => return Box::pin(async move { Ok(status.into_http()) }),
         };
-        let (broker, peer) = (Arc::clone(&self.broker), Arc::clone(&admitted.peer));
+        let party = Party { broker: Arc::clone(&self.broker), peer: Arc::clone(&admitted.peer), method };
         let counted = method.counted_by_guard.then(|| (Arc::clone(&self.broker), admitted.caller.clone()));
         request.extensions_mut().insert(admitted);
         if method.one_message {
@@ -116,19 +127,38 @@ where
             }
             match method.shape {
                 Shape::Watched => {
-                    let cut = cut(broker, drain, peer, method.permissions, ruling);
+                    let cut = cut(party, drain, ruling);
                     response = response.map(|body| Body::new(WatchedBody::new(body, cut)));
                 }
                 // It may have waited for its token, and its caller may have lost the right to it meanwhile.
-                Shape::Unary if method.gives_tokens && broker.ruling() != ruling => {
-                    if let Err(denial) = broker.authorize(&peer, method.permissions) {
-                        response = denied(&denial).into_http();
+                Shape::Unary if method.gives_tokens && party.broker.ruling() != ruling => {
+                    if let Err(status) = party.judged_again() {
+                        response = status.into_http();
                     }
                 }
                 Shape::Unary => {}
             }
             Ok(response)
         })
+    }
+}
+
+/// Who calls what.
+struct Party {
+    broker: Arc<Broker>,
+    peer: Arc<Peer>,
+    method: Method,
+}
+
+impl Party {
+    /// Whether it may still have the answer that it was let in for.
+    fn judged_again(&self) -> Result<(), Status> {
+        let Self { broker, peer, method } = self;
+        let caller = broker.authorize(peer, method.permissions).map_err(|denial| denied(&denial))?;
+        match broker.locked_out(&caller).filter(|_| method.gives_tokens) {
+            Some(out) => Err(locked_out(&out)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -149,23 +179,17 @@ impl WatchedBody {
     }
 }
 
-/// The end of a stream that `peer` was let into by one of `permissions` when `ruling` was the latest.
-fn cut(
-    broker: Arc<Broker>,
-    drain: CancellationToken,
-    peer: Arc<Peer>,
-    permissions: &'static [Permission],
-    mut ruling: Ruling,
-) -> Cut {
-    let mut rulings = broker.rulings();
+/// The end of a stream that `party` was let into when `ruling` was the latest.
+fn cut(party: Party, drain: CancellationToken, mut ruling: Ruling) -> Cut {
+    let mut rulings = party.broker.rulings();
     Box::pin(async move {
         loop {
             // Subscribed before it is looked at: a change in between wakes us.
-            let latest = broker.ruling();
+            let latest = party.broker.ruling();
             if latest != std::mem::replace(&mut ruling, latest)
-                && let Err(denial) = broker.authorize(&peer, permissions)
+                && let Err(status) = party.judged_again()
             {
-                return denied(&denial);
+                return status;
             }
             tokio::select! {
                 () = drain.cancelled() => {
@@ -238,7 +262,7 @@ mod tests {
             reason_of, service,
             test_broker::{KNOWN, NoReload, broker, peer},
         },
-        policy::{Policy, Rule, Selector},
+        policy::{Permission, Policy, Rule, Selector},
     };
 
     const GET_ACCESS_TOKEN: &str = "/b2binpay.broker.v1.TokenBrokerService/GetAccessToken";

@@ -42,7 +42,7 @@ impl Method {
                 Self { gives_tokens: true, ..Self::ours(&[P::GetAccessToken], Shape::Unary) }
             }
             "/b2binpay.broker.v1.TokenBrokerService/WatchAccessToken" => {
-                Self::ours(&[P::WatchAccessToken], Shape::Watched)
+                Self { gives_tokens: true, ..Self::ours(&[P::WatchAccessToken], Shape::Watched) }
             }
             "/b2binpay.broker.v1.TokenBrokerService/VerifySign" => {
                 Self::ours(&[P::VerifySign, P::VerifySignMessage], Shape::Unary)
@@ -51,6 +51,10 @@ impl Method {
                 Self::ours(&[P::AdminGetStatus], Shape::Unary)
             }
             "/b2binpay.broker.v1.BrokerAdminService/Reload" => Self::ours(&[P::AdminReload], Shape::Unary),
+            "/b2binpay.broker.v1.BrokerAdminService/Lockdown" => {
+                Self::ours(&[P::AdminLockdown], Shape::Unary)
+            }
+            "/b2binpay.broker.v1.BrokerAdminService/Unlock" => Self::ours(&[P::AdminUnlock], Shape::Unary),
             "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/Watch" => {
                 Self::library(&[P::Health], true)
             }

@@ -11,15 +11,18 @@ use super::{
     errors::{ErrorReason, bad_field, denied, not_reloaded, refused, unverifiable},
     guard::Admitted,
     proto::{
-        GetAccessTokenRequest, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse, ReloadRequest,
-        ReloadResponse, VerifySignRequest, VerifySignResponse, WatchAccessTokenRequest,
-        WatchAccessTokenResponse, broker_admin_service_server::BrokerAdminService,
-        token_broker_service_server::TokenBrokerService, verify_sign_request,
+        GetAccessTokenRequest, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse, LockdownRequest,
+        LockdownResponse, ReloadRequest, ReloadResponse, UnlockRequest, UnlockResponse, VerifySignRequest,
+        VerifySignResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
+        broker_admin_service_server::BrokerAdminService, token_broker_service_server::TokenBrokerService,
+        verify_sign_request,
     },
     tls::TlsMaterial,
 };
 use crate::{
     broker::{Broker, Outcome, Reload, Reloaded, Requester, TokenRequest},
+    caller::{CallerName, Peer},
+    lockdown::NotAReason,
     policy::Permission,
     sign::Subject,
 };
@@ -60,11 +63,12 @@ impl TokenBrokerService for Tokens {
         &self,
         request: Request<GetAccessTokenRequest>,
     ) -> Result<Response<GetAccessTokenResponse>, Status> {
-        let Admitted { caller, peer } = admitted(&request)?;
+        let Admitted { caller, peer, carried } = admitted(&request)?;
         let asked = token_request(&request, &self.broker)
             .inspect_err(|_| self.broker.record(&caller, Permission::GetAccessToken, Outcome::Failed))?;
         let token =
             self.broker.access_token(&caller, &peer, asked).await.map_err(|refusal| refused(&refusal))?;
+        carried.a_token();
         let now = self.broker.now();
         Ok(Response::new(convert::token(&token, &self.broker.upstream_of(&token), now)))
     }
@@ -76,15 +80,20 @@ impl TokenBrokerService for Tokens {
         &self,
         request: Request<WatchAccessTokenRequest>,
     ) -> Result<Response<Self::WatchAccessTokenStream>, Status> {
-        let Admitted { caller, peer } = admitted(&request)?;
-        let stream = stream::unfold(self.broker.watch(&caller, peer), async |mut watch| {
-            let (token, reason) = watch.next().await?;
+        let Admitted { caller, peer, carried } = admitted(&request)?;
+        let watch = self.broker.watch(&caller, peer).map_err(|refusal| refused(&refusal))?;
+        let stream = stream::unfold((watch, carried), async |(mut watch, carried)| {
+            let (token, reason) = match watch.next().await? {
+                Ok(told) => told,
+                Err(refusal) => return Some((Err(refused(&refusal)), (watch, carried))),
+            };
+            carried.a_token();
             let now = watch.broker().now();
             let message = WatchAccessTokenResponse {
                 token: Some(convert::token(&token, &watch.broker().upstream_of(&token), now)),
                 reason: convert::watch_reason(reason).into(),
             };
-            Some((Ok(message), watch))
+            Some((Ok(message), (watch, carried)))
         });
         Ok(Response::new(Box::pin(stream)))
     }
@@ -93,7 +102,7 @@ impl TokenBrokerService for Tokens {
         &self,
         request: Request<VerifySignRequest>,
     ) -> Result<Response<VerifySignResponse>, Status> {
-        let Admitted { caller, peer } = admitted(&request)?;
+        let Admitted { caller, peer, .. } = admitted(&request)?;
         let asked = request.get_ref();
         let (permission, subject) = match &asked.subject {
             Some(verify_sign_request::Subject::Callback(body)) => {
@@ -140,6 +149,29 @@ impl Admin {
     ) -> Self {
         Self { broker, reload, ports }
     }
+
+    async fn locked_down(
+        &self,
+        asked: &LockdownRequest,
+        by: (&CallerName, &Peer),
+    ) -> Result<LockdownResponse, Status> {
+        let scope = convert::scope(asked.caller.as_deref())?;
+        let reason =
+            asked.reason.parse().map_err(|error: NotAReason| bad_field("reason", error.to_string()))?;
+        let done = self.broker.lockdown(scope, reason, by).await;
+        let done = done.map_err(|error| bad_field("caller", error.to_string()))?;
+        Ok(convert::locked_down(done, self.broker.knows_holders_since()))
+    }
+
+    async fn unlocked(
+        &self,
+        asked: &UnlockRequest,
+        by: (&CallerName, &Peer),
+    ) -> Result<UnlockResponse, Status> {
+        let scope = convert::scope(asked.caller.as_deref())?;
+        let done = self.broker.unlock(scope, by).await;
+        done.map(convert::unlocked).map_err(|error| bad_field("caller", error.to_string()))
+    }
 }
 
 #[tonic::async_trait]
@@ -158,10 +190,28 @@ impl BrokerAdminService for Admin {
     }
 
     async fn reload(&self, request: Request<ReloadRequest>) -> Result<Response<ReloadResponse>, Status> {
-        let Admitted { caller, peer } = admitted(&request)?;
+        let Admitted { caller, peer, .. } = admitted(&request)?;
         let outcome = self.reload.reload(Requester::Caller(caller.clone(), peer)).await;
         self.broker.record(&caller, Permission::AdminReload, Outcome::of(&outcome));
         let Reloaded { changes, notes, generation } = outcome.map_err(|refused| not_reloaded(&refused))?;
         Ok(Response::new(ReloadResponse { changes, notes, credential_generation: generation }))
+    }
+
+    async fn lockdown(
+        &self,
+        request: Request<LockdownRequest>,
+    ) -> Result<Response<LockdownResponse>, Status> {
+        let Admitted { caller, peer, .. } = admitted(&request)?;
+        let asked = request.get_ref();
+        let answer = self.locked_down(asked, (&caller, &peer)).await;
+        self.broker.record(&caller, Permission::AdminLockdown, Outcome::of(&answer));
+        answer.map(Response::new)
+    }
+
+    async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
+        let Admitted { caller, peer, .. } = admitted(&request)?;
+        let answer = self.unlocked(request.get_ref(), (&caller, &peer)).await;
+        self.broker.record(&caller, Permission::AdminUnlock, Outcome::of(&answer));
+        answer.map(Response::new)
     }
 }

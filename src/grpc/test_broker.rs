@@ -16,6 +16,7 @@ use crate::{
     credentials::{ApiVersion, Credentials},
     issuer::{Answer, TokenIssuer},
     keeper::{self, KeeperSetup, TokenSettings},
+    lockdown::{LockRecord, Locks, NotWritten},
     policy::{Permissions, Policy, Rule, Selector},
     sign::SignKeys,
     token::RefreshToken,
@@ -57,6 +58,12 @@ impl AuditSink for Unread {
     }
 }
 
+impl LockRecord for Forgetful {
+    fn write(&self, _: &Locks) -> Result<(), NotWritten> {
+        Ok(())
+    }
+}
+
 /// The user whom the broker knows as `known`, with every permission.
 pub(super) const KNOWN: u32 = 1000;
 
@@ -78,6 +85,7 @@ pub(super) fn broker() -> Arc<Broker> {
         issuer: Arc::new(Silent),
         budget: Arc::clone(&budget),
         clock: clock.clone(),
+        locks: Arc::default(),
         seed: 0,
     };
     let (keeper, _, keeping) = keeper::run(setup, CancellationToken::new().cancelled_owned());
@@ -98,6 +106,8 @@ pub(super) fn broker() -> Arc<Broker> {
         keeper,
         policy: Policy::new(vec![rule]).unwrap(),
         keys: SignKeys::new(&credentials, None),
+        locks: Arc::default(),
+        lock_record: Arc::new(Forgetful),
         clock,
         standing: Standing {
             upstream: Arc::new(UpstreamFacts {

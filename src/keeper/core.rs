@@ -6,6 +6,7 @@
 //! lives on. A *replacement* of what is asked wants one to be proved by. Whatever the cause, there is one try at a time, and every caller that waits gets its fruit.
 
 mod calls;
+mod locking;
 mod replacing;
 mod showing;
 mod tries;
@@ -23,6 +24,7 @@ use crate::{
     caller::CallerName,
     clock::{BootInstant, Now},
     issuer::IssueError,
+    lockdown::Locks,
     security::SecurityEvent,
     token::{RefreshToken, TokenId},
 };
@@ -46,6 +48,8 @@ pub(super) enum Event {
     Withdrawn(ReplacementId),
     /// Other times and fractions.
     Adjusted(TokenSettings),
+    /// These are the locks from now on.
+    Locked(Arc<Locks>),
     /// The process stops.
     Stopping,
 }
@@ -102,6 +106,8 @@ enum Lane {
     Schedule,
     Callers,
     Replacement,
+    /// Everyone was locked out since it began: what it brings is not kept.
+    Nobody,
 }
 
 /// A token that callers say the upstream refuses.
@@ -133,6 +139,8 @@ pub(super) struct Core {
     generation: u64,
     replacing: Replacing,
 
+    locks: Arc<Locks>,
+
     /// For whom a try is under way.
     trying: Option<Lane>,
     tries_begun: u64,
@@ -155,7 +163,9 @@ pub(super) struct Core {
 
 impl Core {
     /// A keeper with nothing in hand. `seed` feeds the jitter.
-    pub(super) fn new(settings: TokenSettings, seed: u64, now: Now) -> Self {
+    pub(super) fn new(settings: TokenSettings, locks: Arc<Locks>, seed: u64, now: Now) -> Self {
+        let first =
+            if locks.on_everyone().is_some() { KeeperState::LockedDown } else { KeeperState::Starting };
         Self {
             settings,
             rng: fastrand::Rng::with_seed(seed),
@@ -167,6 +177,7 @@ impl Core {
             login_owed: false,
             confirmed: None,
             generation: 1,
+            locks,
             replacing: Replacing::default(),
             trying: None,
             tries_begun: 0,
@@ -177,7 +188,7 @@ impl Core {
             last_call: None,
             waiters: BTreeMap::new(),
             stopping: false,
-            shown: (KeeperState::Starting, now),
+            shown: (first, now),
             changed: false,
             actions: Vec::new(),
         }
@@ -195,6 +206,7 @@ impl Core {
             Event::Withdrawn(id) => self.withdraw_replacement(id),
             // What was decided about the token in hand, its floor and its renewal, stands until the next.
             Event::Adjusted(settings) => self.settings = settings,
+            Event::Locked(locks) => self.lock(locks, now.boot),
             Event::Stopping => self.stopping = true,
         }
     }

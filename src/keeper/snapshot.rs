@@ -27,6 +27,8 @@ pub enum KeeperState {
     CredentialsRejected,
     /// The upstream refuses this host's address. A token in hand is still handed out.
     UpstreamForbidden,
+    /// Everyone is locked out: there is no token, and none is asked for.
+    LockedDown,
 }
 
 impl KeeperState {
@@ -39,6 +41,7 @@ impl KeeperState {
             Self::Expired => "EXPIRED",
             Self::CredentialsRejected => "CREDENTIALS_REJECTED",
             Self::UpstreamForbidden => "UPSTREAM_FORBIDDEN",
+            Self::LockedDown => "LOCKED_DOWN",
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     budget::CallBudget,
     clock::{BootInstant, Clock, sleep_until},
     issuer::TokenIssuer,
+    lockdown::Locks,
     security::SecurityEvent,
 };
 
@@ -43,6 +44,8 @@ pub struct KeeperSetup {
     pub budget: Arc<CallBudget>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// Who is locked out from the start.
+    pub locks: Arc<Locks>,
     /// Feeds the jitter.
     pub seed: u64,
 }
@@ -73,6 +76,7 @@ enum Order {
     Replace(ReplacementId, Option<BootInstant>, Candidate),
     Withdraw(ReplacementId),
     Adjust(TokenSettings),
+    Lock(Arc<Locks>, oneshot::Sender<()>),
 }
 
 /// A replacement, and who waits for it.
@@ -124,6 +128,17 @@ impl TokenKeeper {
         answer.unwrap_or(Err(NotReplaced::ShuttingDown))
     }
 
+    /// Puts these locks in force. Where everyone is locked, the tokens have left the keeper and its snapshot when the future
+    /// that this returns ends; orders are obeyed in the order in which they are given.
+    pub fn lock(&self, locks: Arc<Locks>) -> impl Future<Output = ()> + use<> {
+        let (obeyed, obeys) = oneshot::channel();
+        // Without a keeper there is no token.
+        let _ = self.orders.send(Order::Lock(locks, obeyed));
+        async move {
+            let _ = obeys.await;
+        }
+    }
+
     /// Puts other times and fractions in force, without asking the upstream. What was decided about the token in hand, its
     /// floor and its renewal, stands until the next.
     pub fn adjust(&self, settings: TokenSettings) {
@@ -167,13 +182,21 @@ pub fn run(
     setup: KeeperSetup,
     stop: impl Future<Output = ()> + Send,
 ) -> (TokenKeeper, mpsc::Receiver<SecurityEvent>, impl Future<Output = ()> + Send) {
-    let core = Core::new(setup.settings, setup.seed, setup.clock.now());
+    let core = Core::new(setup.settings, Arc::clone(&setup.locks), setup.seed, setup.clock.now());
     let (writer, snapshot) = place(core.snapshot());
     let (door, knocks) = mpsc::channel(KNOCKING);
     let (hang_ups, hung_up) = mpsc::unbounded_channel();
     let (orders, ordered) = mpsc::unbounded_channel();
     let (alarms, alarmed) = mpsc::channel(ALARMS);
-    let task = Task { setup, core, writer, alarms, waiting: HashMap::new(), candidates: HashMap::new() };
+    let task = Task {
+        setup,
+        core,
+        writer,
+        alarms,
+        waiting: HashMap::new(),
+        candidates: HashMap::new(),
+        obeyed: Vec::new(),
+    };
     (
         TokenKeeper { snapshot, door, hang_ups, orders, next_id: Arc::default() },
         alarmed,
@@ -188,6 +211,8 @@ struct Task {
     alarms: mpsc::Sender<SecurityEvent>,
     waiting: HashMap<WaiterId, oneshot::Sender<Answer>>,
     candidates: HashMap<ReplacementId, Candidate>,
+    /// Who waits for an order to be carried out.
+    obeyed: Vec<oneshot::Sender<()>>,
 }
 
 /// The try under way.
@@ -254,6 +279,10 @@ impl Task {
                 self.take_in(Event::Withdrawn(id));
             }
             Order::Adjust(settings) => self.take_in(Event::Adjusted(settings)),
+            Order::Lock(locks, obeyed) => {
+                self.take_in(Event::Locked(locks));
+                self.obeyed.push(obeyed);
+            }
         }
     }
 
@@ -303,6 +332,10 @@ impl Task {
                 Action::Alarm(event) => self.alarm(event),
                 Action::Tell(note) => tell(&note),
             }
+        }
+        for waiting in self.obeyed.drain(..) {
+            // Who has hung up needs no answer.
+            let _ = waiting.send(());
         }
     }
 

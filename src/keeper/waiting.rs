@@ -2,7 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{caller::CallerName, clock::BootInstant, issuer::IssueError, token::TokenId};
+use crate::{
+    caller::CallerName, clock::BootInstant, issuer::IssueError, lockdown::LockedOut, token::TokenId,
+};
 
 /// How long a call without a deadline waits.
 pub(super) const PATIENCE_OF_A_CALL: Duration = Duration::from_secs(10);
@@ -68,6 +70,8 @@ pub enum RefusalReason {
     ValidityTooLong(super::TooLong),
     /// The call's deadline leaves no time to wait at all.
     DeadlineTooShort,
+    /// An operator locked everyone or this caller out.
+    LockedDown(LockedOut),
     /// The broker is stopping.
     ShuttingDown,
 }
@@ -94,6 +98,7 @@ impl fmt::Display for RefusalReason {
                 "no token in hand satisfies the call, and its deadline is too short to wait for one; \
                  allow more than {MARGIN_OF_A_CALL:?}"
             ),
+            Self::LockedDown(out) => out.fmt(f),
             Self::ShuttingDown => f.write_str("the broker is stopping; ask another, or this one when it is back"),
         }
     }

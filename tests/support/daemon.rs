@@ -104,8 +104,18 @@ impl Home {
 
     /// The file in which the daemon records its calls.
     pub fn record(&self) -> PathBuf {
-        let mut files = fs::read_dir(self.path().join("state")).expect("the state directory is there");
-        files.next().expect("a record is there").expect("it can be read").path()
+        self.in_state_directory("calls-").expect("a record is there")
+    }
+
+    /// The lockdown flag, if there is one.
+    pub fn lockdown_flag(&self) -> Option<PathBuf> {
+        self.in_state_directory("lockdown-")
+    }
+
+    fn in_state_directory(&self, beginning: &str) -> Option<PathBuf> {
+        let files = fs::read_dir(self.path().join("state")).expect("the state directory is there");
+        let mut files = files.map(|file| file.expect("it can be read"));
+        files.find(|file| file.file_name().to_string_lossy().starts_with(beginning)).map(|file| file.path())
     }
 
     /// Writes the credentials that the simulator accepts now.

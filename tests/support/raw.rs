@@ -18,18 +18,22 @@ pub const WATCH_ACCESS_TOKEN: &str = "/b2binpay.broker.v1.TokenBrokerService/Wat
 pub const VERIFY_SIGN: &str = "/b2binpay.broker.v1.TokenBrokerService/VerifySign";
 pub const GET_STATUS: &str = "/b2binpay.broker.v1.BrokerAdminService/GetStatus";
 pub const RELOAD: &str = "/b2binpay.broker.v1.BrokerAdminService/Reload";
+pub const LOCKDOWN: &str = "/b2binpay.broker.v1.BrokerAdminService/Lockdown";
+pub const UNLOCK: &str = "/b2binpay.broker.v1.BrokerAdminService/Unlock";
 pub const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 pub const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 pub const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 pub const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
 
 /// Every method that is served.
-pub const METHODS: [&str; 9] = [
+pub const METHODS: [&str; 11] = [
     GET_ACCESS_TOKEN,
     WATCH_ACCESS_TOKEN,
     VERIFY_SIGN,
     GET_STATUS,
     RELOAD,
+    LOCKDOWN,
+    UNLOCK,
     HEALTH_CHECK,
     HEALTH_WATCH,
     REFLECTION,

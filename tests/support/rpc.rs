@@ -4,8 +4,9 @@ use std::{io, path::Path, time::Duration};
 
 use b2binpay_broker::grpc::proto::{
     BrokerState, GetAccessTokenRequest, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse,
-    ReloadRequest, ReloadResponse, VerifySignRequest, VerifySignResponse, WatchAccessTokenRequest,
-    WatchAccessTokenResponse, broker_admin_service_client::BrokerAdminServiceClient,
+    LockdownRequest, LockdownResponse, ReloadRequest, ReloadResponse, UnlockRequest, UnlockResponse,
+    VerifySignRequest, VerifySignResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
+    broker_admin_service_client::BrokerAdminServiceClient,
     token_broker_service_client::TokenBrokerServiceClient, verify_sign_request::Subject,
 };
 use hyper_util::rt::TokioIo;
@@ -157,6 +158,22 @@ impl Caller {
     pub async fn reload(&self) -> Result<ReloadResponse, Refused> {
         let mut admin = BrokerAdminServiceClient::new(self.channel.clone());
         let answer = soon("an answer to Reload", admin.reload(ReloadRequest {})).await;
+        answer.map(tonic::Response::into_inner).map_err(Refused::from)
+    }
+
+    /// Locks out one caller, or everyone.
+    pub async fn lockdown(&self, caller: Option<&str>, reason: &str) -> Result<LockdownResponse, Refused> {
+        let mut admin = BrokerAdminServiceClient::new(self.channel.clone());
+        let request = LockdownRequest { caller: caller.map(str::to_owned), reason: reason.to_owned() };
+        let answer = soon("an answer to Lockdown", admin.lockdown(request)).await;
+        answer.map(tonic::Response::into_inner).map_err(Refused::from)
+    }
+
+    /// Lets one caller, or everyone, in again.
+    pub async fn unlock(&self, caller: Option<&str>) -> Result<UnlockResponse, Refused> {
+        let mut admin = BrokerAdminServiceClient::new(self.channel.clone());
+        let request = UnlockRequest { caller: caller.map(str::to_owned) };
+        let answer = soon("an answer to Unlock", admin.unlock(request)).await;
         answer.map(tonic::Response::into_inner).map_err(Refused::from)
     }
 

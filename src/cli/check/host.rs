@@ -22,8 +22,16 @@ use crate::{
     clock::{Now, SystemClock},
     config::{Config, Listen},
     policy::{Permission, Rule, Selector},
-    state::CallRecordFile,
+    state::{CallRecordFile, LockdownFlag},
 };
+
+/// Whether the broker would begin locked.
+fn lockdown(config: &Config, now: Now, report: &mut Report) {
+    let flag = LockdownFlag::new(&config.state_directory, &config.file);
+    for out in flag.read(now.wall).all() {
+        report.warning(format!("{}: the broker begins locked: {out}", flag.path().display()));
+    }
+}
 
 /// The state directory and the record of call times in it.
 pub(super) fn state(config: &Config, now: Now, report: &mut Report) {
@@ -39,6 +47,7 @@ pub(super) fn state(config: &Config, now: Now, report: &mut Report) {
             directory.display()
         ));
     }
+    lockdown(config, now, report);
     let record = CallRecordFile::new(directory, config.upstream.base_url.origin());
     let path = record.path().display();
     // The record is made on first use, by the user who uses it.

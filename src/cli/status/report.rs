@@ -32,6 +32,8 @@ pub(super) struct Report {
     #[serde(rename = "uptime_seconds")]
     pub(super) uptime: Option<Seconds>,
     pub(super) version: String,
+    pub(super) locks: Vec<Lock>,
+    pub(super) locks_problem: String,
     pub(super) callers: Vec<Caller>,
     pub(super) recent_security_events: Vec<Event>,
     pub(super) certificates: Vec<Certificate>,
@@ -88,6 +90,23 @@ pub(super) struct Caller {
     pub(super) calls: Vec<Calls>,
     pub(super) last_token_id: String,
     pub(super) last_token_at: Option<Timestamp>,
+    pub(super) held_tokens: Vec<Held>,
+}
+
+/// A lock in force; without a caller, on everyone.
+#[derive(Serialize)]
+pub(super) struct Lock {
+    pub(super) caller: Option<String>,
+    pub(super) since: Option<Timestamp>,
+    pub(super) reason: String,
+    pub(super) locked_by: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct Held {
+    pub(super) token_id: String,
+    pub(super) given_at: Option<Timestamp>,
+    pub(super) expires_at: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -148,6 +167,8 @@ impl From<proto::GetStatusResponse> for Report {
             api_version: printable(&status.api_version),
             uptime: span(status.uptime).map(Seconds),
             version: printable(&status.version),
+            locks: status.locks.into_iter().map(Lock::from).collect(),
+            locks_problem: printable(&status.locks_problem),
             callers: status.callers.into_iter().map(Caller::from).collect(),
             recent_security_events: status.recent_security_events.into_iter().map(Event::from).collect(),
             certificates: status.certificates.into_iter().map(Certificate::from).collect(),
@@ -218,6 +239,28 @@ impl From<proto::CallerStatus> for Caller {
             calls: caller.calls.into_iter().map(calls).collect(),
             last_token_id: printable(&caller.last_token_id),
             last_token_at: time(caller.last_token_at),
+            held_tokens: caller.held_tokens.into_iter().map(Held::from).collect(),
+        }
+    }
+}
+
+impl From<proto::LockStatus> for Lock {
+    fn from(lock: proto::LockStatus) -> Self {
+        Self {
+            caller: lock.caller.map(|name| printable(&name)),
+            since: time(lock.since),
+            reason: printable(&lock.reason),
+            locked_by: printable(&lock.locked_by),
+        }
+    }
+}
+
+impl From<proto::GivenToken> for Held {
+    fn from(token: proto::GivenToken) -> Self {
+        Self {
+            token_id: printable(&token.token_id),
+            given_at: time(token.given_at),
+            expires_at: time(token.expires_at),
         }
     }
 }

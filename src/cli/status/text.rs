@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use super::report::{Budget, Caller, Report};
+use super::report::{Budget, Caller, Lock, Report};
 use crate::cli::{
     layout::{Cell, Table, bar, moment, relative, span},
     output::{Look, Tone},
@@ -16,11 +16,22 @@ const BAR: u32 = 15;
 /// The report at the time `now`.
 pub(super) fn text(report: &Report, now: Timestamp, look: Look) -> String {
     let mut text = headline(report, now, look);
+    for lock in &report.locks {
+        let _ = writeln!(text, "  {}", look.paint(Tone::Bad, &lock_in_words(lock, now)));
+    }
+    if !report.locks_problem.is_empty() {
+        let problem = format!("the locks on the disk are others: {}", report.locks_problem);
+        let _ = writeln!(text, "  {}", look.paint(Tone::Warning, &problem));
+    }
     text.push('\n');
     text.push_str(&facts(report, now, look).render(2, look));
     if !report.callers.is_empty() {
         text.push('\n');
         text.push_str(&callers(&report.callers, now).render(2, look));
+    }
+    if report.callers.iter().any(|caller| !caller.held_tokens.is_empty()) {
+        text.push('\n');
+        text.push_str(&holders(&report.callers, now).render(2, look));
     }
     if !report.recent_security_events.is_empty() {
         // Writing to a String can't fail.
@@ -53,7 +64,8 @@ fn headline(report: &Report, now: Timestamp, look: Look) -> String {
     };
     let since = report.since.map(|since| format!(", since {}", when(since, now))).unwrap_or_default();
     let mut text = format!("{mark}{}, {ready}{since}\n", look.paint(tone, report.state));
-    if !report.reason.is_empty() {
+    // Under lockdown the lock says it.
+    if !report.reason.is_empty() && report.state != "LOCKED_DOWN" {
         let _ = writeln!(text, "  {}", report.reason);
     }
     text
@@ -167,6 +179,32 @@ fn callers(callers: &[Caller], now: Timestamp) -> Table {
     table
 }
 
+fn lock_in_words(lock: &Lock, now: Timestamp) -> String {
+    let whom = lock.caller.as_ref().map_or_else(|| "everyone".to_owned(), |name| format!("caller {name}"));
+    let since = lock.since.map(|since| format!(" since {}", when(since, now))).unwrap_or_default();
+    format!("locked: {whom},{since}, by {}: {}", lock.locked_by, lock.reason)
+}
+
+/// Who holds which token, for as long as it lasts.
+fn holders(callers: &[Caller], now: Timestamp) -> Table {
+    let mut table = Table::default();
+    let heading = |text: &str| Cell::toned(text, Tone::Strong);
+    table.row([heading("HOLDS"), heading("TOKEN"), heading("GIVEN"), heading("ENDS")]);
+    for caller in callers {
+        let mut name = caller.name.as_str();
+        for held in &caller.held_tokens {
+            let moment = |at: Option<Timestamp>| at.map(|at| relative(at, now)).unwrap_or_default();
+            table.row([
+                std::mem::take(&mut name).into(),
+                held.token_id.as_str().into(),
+                moment(held.given_at).into(),
+                moment(held.expires_at).into(),
+            ]);
+        }
+    }
+    table
+}
+
 fn when(at: Timestamp, now: Timestamp) -> String {
     format!("{} ({})", relative(at, now), moment(at))
 }
@@ -178,7 +216,9 @@ mod tests {
     use super::*;
     use crate::cli::{
         layout::json_line,
-        status::report::{Audit, Calls, Certificate, Credentials, Event, Outcome, Seconds, Source, Token},
+        status::report::{
+            Audit, Calls, Certificate, Credentials, Event, Held, Outcome, Seconds, Source, Token,
+        },
     };
 
     fn at(seconds: i64) -> Timestamp {
@@ -226,6 +266,8 @@ mod tests {
             api_version: "v3".to_owned(),
             uptime: seconds(7_300),
             version: "0.1.0".to_owned(),
+            locks: Vec::new(),
+            locks_problem: String::new(),
             callers: vec![
                 Caller {
                     name: "payouts".to_owned(),
@@ -235,12 +277,18 @@ mod tests {
                     ],
                     last_token_id: "ba7816bf8f01cfea".to_owned(),
                     last_token_at: Some(at(-290)),
+                    held_tokens: vec![Held {
+                        token_id: "ba7816bf8f01cfea".to_owned(),
+                        given_at: Some(at(-290)),
+                        expires_at: Some(at(600)),
+                    }],
                 },
                 Caller {
                     name: "ops".to_owned(),
                     calls: Vec::new(),
                     last_token_id: String::new(),
                     last_token_at: None,
+                    held_tokens: Vec::new(),
                 },
             ],
             recent_security_events: Vec::new(),
@@ -278,6 +326,9 @@ FRESH, ready, since 2h 1m ago (2026-11-18 09:05:00Z)
   payouts  GetAccessToken  120       1  ba7816bf8f01cfea  4m 50s ago
            VerifySign        7       0
   ops      -
+
+  HOLDS    TOKEN             GIVEN       ENDS
+  payouts  ba7816bf8f01cfea  4m 50s ago  in 10m
 ";
 
     #[test]
@@ -291,6 +342,38 @@ FRESH, ready, since 2h 1m ago (2026-11-18 09:05:00Z)
         assert!(text.starts_with("● FRESH, ready"), "{text}");
         assert!(text.contains("██░░░░░░░░░░░░░ 2 of 15"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn locks_are_told_first_with_who_why_and_whether_they_last() {
+        let mut report = report();
+        (report.state, report.ready, report.token) = ("LOCKED_DOWN", false, None);
+        "locked by ops: stolen laptop".clone_into(&mut report.reason);
+        let lock = |caller: Option<&str>| Lock {
+            caller: caller.map(str::to_owned),
+            since: Some(at(-60)),
+            reason: "stolen laptop".to_owned(),
+            locked_by: "ops".to_owned(),
+        };
+        report.locks = vec![lock(None), lock(Some("payouts"))];
+        "/var/lib: can't write".clone_into(&mut report.locks_problem);
+        let text = text(&report, now(), Look::PLAIN);
+        let lines: Vec<_> = text.lines().skip(1).take(3).collect();
+        assert_eq!(
+            lines,
+            [
+                "  locked: everyone, since 1m ago (2026-11-18 11:05:40Z), by ops: stolen laptop",
+                "  locked: caller payouts, since 1m ago (2026-11-18 11:05:40Z), by ops: stolen laptop",
+                "  the locks on the disk are others: /var/lib: can't write"
+            ]
+        );
+        let json: serde_json::Value = serde_json::from_str(&json_line(&report)).unwrap();
+        assert_eq!(json["locks"][0]["caller"], serde_json::Value::Null);
+        assert_eq!(json["locks"][1]["locked_by"], "ops");
+        let documented = include_str!("../../../docs/status-json.md");
+        for name in ["locks", "locks_problem", "caller", "locked_by", "held_tokens", "given_at"] {
+            assert!(documented.contains(&format!("`{name}`")), "docs/status-json.md says nothing of {name}");
+        }
     }
 
     #[test]

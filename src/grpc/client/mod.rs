@@ -21,8 +21,9 @@ pub use times::{span, time};
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
 use super::proto::{
-    self, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse, ReloadRequest, ReloadResponse,
-    TokenResponse, VerifySignRequest, VerifySignResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
+    self, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse, LockdownRequest, LockdownResponse,
+    ReloadRequest, ReloadResponse, TokenResponse, UnlockRequest, UnlockResponse, VerifySignRequest,
+    VerifySignResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
     broker_admin_service_client::BrokerAdminServiceClient,
     token_broker_service_client::TokenBrokerServiceClient, verify_sign_request,
 };
@@ -135,6 +136,23 @@ impl Client {
         let mut client = self.admin();
         let patient = Self { timeout: self.timeout.max(RELOAD_TIMEOUT), ..self.clone() };
         patient.within_timeout(ReloadRequest {}, async |request| client.reload(request).await).await
+    }
+
+    /// Locks out one caller, or everyone.
+    pub async fn lockdown(
+        &self,
+        caller: Option<String>,
+        reason: String,
+    ) -> Result<LockdownResponse, CallError> {
+        let mut client = self.admin();
+        let request = LockdownRequest { caller, reason };
+        self.within_timeout(request, async |request| client.lockdown(request).await).await
+    }
+
+    /// Lets one caller, or everyone, in again.
+    pub async fn unlock(&self, caller: Option<String>) -> Result<UnlockResponse, CallError> {
+        let mut client = self.admin();
+        self.within_timeout(UnlockRequest { caller }, async |request| client.unlock(request).await).await
     }
 
     fn admin(&self) -> BrokerAdminServiceClient<Channel> {

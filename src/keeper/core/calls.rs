@@ -77,6 +77,7 @@ impl Core {
         if self.stopping {
             self.answer(|_| Some(Err(Refusal::for_good(RefusalReason::ShuttingDown))));
         }
+        self.answer_the_locked_out();
         let (hand, lifetime) = (self.hand.clone(), self.last_lifetime);
         self.answer(|waiter| {
             if let Err(too_long) = TooLong::check(waiter.want.min_validity, lifetime) {

@@ -7,7 +7,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    keeper::attempt::{AttemptKind, Outcome},
+    keeper::{
+        attempt::{AttemptKind, Outcome},
+        waiting::RefusalReason,
+    },
+    lockdown::{Lock, Scope},
     secret::ExposeSecret,
     token::{AccessToken, Grant, ServerClock},
 };
@@ -27,6 +31,8 @@ enum Happening {
     TakeBack,
     /// Other settings are put in force.
     Adjust(Duration),
+    /// Everyone is locked out, or the first caller is, or not any more.
+    Lock { everyone: bool, locked: bool },
     /// The oldest waiting call hangs up.
     HangUp,
     /// The try under way, if any, ends.
@@ -87,6 +93,8 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         1 => Just(Happening::HangUp),
         2 => millis(20_000).prop_map(Happening::Propose),
         1 => Just(Happening::TakeBack),
+        1 => (any::<bool>(), any::<bool>())
+            .prop_map(|(everyone, locked)| Happening::Lock { everyone, locked }),
         1 => millis(20_000).prop_map(Happening::Adjust),
         5 => (ending, prop::bool::weighted(0.9))
             .prop_map(|(ending, record_kept)| Happening::End { ending, record_kept }),
@@ -123,6 +131,9 @@ struct World {
     /// Until when the proof of each replacement may begin.
     proposed: BTreeMap<u64, BootInstant>,
     generation: u64,
+    locks: Arc<Locks>,
+    /// Everyone was locked out since the try under way began.
+    fruitless: bool,
     next_id: u64,
     tokens: u32,
     /// Refresh tokens that the upstream may have seen.
@@ -135,7 +146,7 @@ impl World {
     fn new(v2: bool, seed: u64) -> Self {
         let boot = BootInstant::since_boot(Duration::from_secs(10_000));
         let now = Now { boot, wall: Timestamp::UNIX_EPOCH };
-        let core = Core::new(SETTINGS, seed, now);
+        let core = Core::new(SETTINGS, Arc::default(), seed, now);
         let snapshot = core.snapshot();
         let mut world = Self {
             core,
@@ -146,6 +157,8 @@ impl World {
             waiting: BTreeMap::new(),
             proposed: BTreeMap::new(),
             generation: 1,
+            locks: Arc::default(),
+            fruitless: false,
             next_id: 0,
             tokens: 0,
             spent: BTreeSet::new(),
@@ -201,7 +214,13 @@ impl World {
         self.check(!late, "a replacement was not answered in time");
         let overdue = self.waiting.values().any(|(_, answer_by)| *answer_by <= self.now.boot);
         self.check(!overdue, "a call was not answered in time");
-        let asleep = self.trying.is_none() && self.core.wake_at(self.now.boot).is_none();
+        let locked = self.locks.on_everyone().is_some();
+        self.check(!locked || self.snapshot.token.is_none(), "a token under lockdown");
+        let kept = locked && (self.core.hand.is_some() || self.core.refresh.is_some());
+        self.check(!kept, "a token was kept under lockdown");
+        let says = state == KeeperState::LockedDown;
+        self.check(says == locked, "the state does not say whether everyone is locked out");
+        let asleep = !locked && self.trying.is_none() && self.core.wake_at(self.now.boot).is_none();
         self.check(!asleep, "nothing is tried and nobody will wake the core");
     }
 
@@ -229,6 +248,9 @@ impl World {
                 }
             }
             Action::Begin(attempt) => {
+                let proof = matches!(attempt.kind, AttemptKind::Proof(_));
+                let allowed = proof || self.locks.on_everyone().is_none();
+                self.check(allowed, "a try was begun under lockdown");
                 if let AttemptKind::Proof(id) = &attempt.kind {
                     let in_time = self.proposed.get(&id.0).is_some_and(|by| *by > self.now.boot);
                     self.check(in_time, "a proof began too late, or for nobody");
@@ -251,6 +273,9 @@ impl World {
                     self.check(false, "an answer to nobody");
                     return;
                 };
+                let refused = matches!(&answer, Err(Refusal { reason: RefusalReason::LockedDown(_), .. }));
+                let barred = self.locks.bar(&want.caller);
+                self.check(refused == barred, "a lock is not obeyed");
                 if let Ok(token) = answer {
                     let satisfied = token.satisfies(want.min_validity, self.now.boot);
                     self.check(
@@ -315,6 +340,20 @@ impl World {
             Happening::Adjust(min_validity) => {
                 self.turn(Some(Event::Adjusted(TokenSettings { min_validity, ..SETTINGS })));
             }
+            Happening::Lock { everyone, locked } => {
+                let scope = if everyone { Scope::Everyone } else { Scope::Caller("0".parse().unwrap()) };
+                let since = self.now.wall;
+                let lock = Lock { since, reason: "told to".parse().unwrap(), by: "ops".into() };
+                let locks = Locks::clone(&self.locks);
+                self.locks = Arc::new(if locked { locks.with(&scope, lock) } else { locks.without(&scope) });
+                if everyone && locked {
+                    // Whatever it had, and what it asked for, is never presented again.
+                    self.spent.extend((1..=self.tokens).map(|token| format!("refresh-{token}")));
+                    self.fruitless |=
+                        matches!(&self.trying, Some(kind) if !matches!(kind, AttemptKind::Proof(_)));
+                }
+                self.turn(Some(Event::Locked(Arc::clone(&self.locks))));
+            }
             Happening::HangUp => {
                 if let Some((id, _)) = self.waiting.pop_first() {
                     self.turn(Some(Event::Left(WaiterId(id))));
@@ -326,6 +365,7 @@ impl World {
 
     fn end_try(&mut self, ending: Ending, record_kept: bool) {
         let Some(kind) = self.trying.take() else { return };
+        let fruitless = std::mem::take(&mut self.fruitless);
         let budget_problem = (!record_kept).then(|| "disk full".to_owned());
         let outcome = match ending {
             Ending::NoTurn(time) => Outcome::NoTurn(self.now.boot + time + Duration::from_nanos(1)),
@@ -341,7 +381,13 @@ impl World {
         {
             self.spent.insert(token.secret.expose_secret().to_owned());
         }
+        let granted = self.tokens;
         self.turn(Some(Event::Ended(AttemptEnd { kind, outcome, budget_problem })));
+        if fruitless && granted > 0 {
+            let newest = AccessToken::parse(format!("access-{granted}").into()).unwrap().id();
+            let kept = self.core.hand.as_ref().is_some_and(|token| token.id() == newest);
+            self.check(!kept, "a token was kept that was asked for before the lockdown");
+        }
     }
 
     fn grant(&mut self, lifetime: Duration) -> Grant {
@@ -375,6 +421,8 @@ proptest! {
             world.happens(happening);
             prop_assert!(world.wrong.is_empty(), "after {told}: {:?}", world.wrong);
         }
+        world.happens(Happening::Lock { everyone: true, locked: false });
+        world.happens(Happening::Lock { everyone: false, locked: false });
         // And in the end all is well again, by itself.
         for _ in 0..20 {
             world.happens(Happening::Pass(Duration::from_secs(301)));

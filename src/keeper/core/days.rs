@@ -73,7 +73,7 @@ fn live_a_day(lifetime: Duration, v2: bool, seed: u64) -> Day {
     clock.set(BootInstant::since_boot(DAY));
     let record = Arc::new(MemoryRecord(Mutex::default()));
     let budget = CallBudget::new(CallLimit::B2BINPAY, record, Arc::clone(&clock) as _);
-    let mut core = Core::new(settings, seed, clock.now());
+    let mut core = Core::new(settings, Arc::default(), seed, clock.now());
     let end = clock.now().boot + DAY;
 
     let mut day = Day { calls: 0, refreshes: 0, least_margin: None, states: Vec::new() };

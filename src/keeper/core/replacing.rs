@@ -95,6 +95,9 @@ impl Core {
         self.login_owed = false;
         self.granted(grant, "replacement", now);
         self.confirmed = None;
+        if self.locks.on_everyone().is_some() {
+            self.forget_tokens();
+        }
         self.changed = true;
         replaced
     }

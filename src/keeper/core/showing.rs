@@ -10,7 +10,11 @@ use crate::{
 impl Core {
     /// What to show now.
     pub(in crate::keeper) fn snapshot(&self) -> TokenSnapshot {
-        let (state, since) = self.shown;
+        let (state, mut since) = self.shown;
+        if let Some(lock) = self.locks.on_everyone() {
+            // The process may be younger than the lock.
+            since.wall = lock.since;
+        }
         TokenSnapshot {
             token: self.hand.clone(),
             state,
@@ -23,6 +27,9 @@ impl Core {
     }
 
     fn state(&self, now: BootInstant) -> KeeperState {
+        if self.locks.on_everyone().is_some() {
+            return KeeperState::LockedDown;
+        }
         let good = self.good_token(now).is_some();
         match self.failing.as_ref().map(|failing| &failing.error) {
             Some(IssueError::CredentialsRejected { .. }) => KeeperState::CredentialsRejected,
@@ -36,6 +43,9 @@ impl Core {
     }
 
     fn reason(&self, state: KeeperState) -> String {
+        if let Some(lock) = self.locks.on_everyone() {
+            return format!("locked by {}: {}", lock.by, lock.reason);
+        }
         match (&self.failing, &self.budget_problem) {
             _ if state == KeeperState::Fresh => String::new(),
             (Some(failing), _) => failing.error.to_string(),
@@ -48,7 +58,7 @@ impl Core {
     pub(super) fn show(&mut self, now: Now) {
         let state = self.state(now.boot);
         if state != self.shown.0 {
-            if state == KeeperState::Expired {
+            if state == KeeperState::Expired && self.shown.0 != KeeperState::LockedDown {
                 self.actions.push(Action::Tell(Note::RanOut));
             }
             self.shown = (state, now);

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::keeper::{attempt::Outcome, timing::TooLong, waiting::RefusalReason};
+use crate::lockdown::{Lock, Scope};
 use crate::token::{AccessToken, Grant, ServerClock};
 
 const SETTINGS: TokenSettings = TokenSettings {
@@ -35,7 +36,7 @@ impl Rig {
     fn new() -> Self {
         let boot = BootInstant::since_boot(secs(1000.0));
         let now = Now { boot, wall: Timestamp::UNIX_EPOCH + secs(1000.0) };
-        let core = Core::new(SETTINGS, 7, now);
+        let core = Core::new(SETTINGS, Arc::default(), 7, now);
         let snapshot = core.snapshot();
         let mut rig = Self {
             core,
@@ -159,6 +160,17 @@ impl Rig {
         let proposal = Proposal::new(ReplacementId(self.next_waiter), settings, None, self.now.boot);
         self.happens(Event::Proposed(proposal));
         self.next_waiter
+    }
+
+    fn locks(&mut self, scope: &Scope) {
+        let lock = Lock { since: self.now.wall, reason: "stolen laptop".parse().unwrap(), by: "ops".into() };
+        let locks = Locks::clone(&self.core.locks).with(scope, lock);
+        self.happens(Event::Locked(Arc::new(locks)));
+    }
+
+    fn unlocks(&mut self, scope: &Scope) {
+        let locks = Locks::clone(&self.core.locks).without(scope);
+        self.happens(Event::Locked(Arc::new(locks)));
     }
 
     fn conclusion(&self, replacement: u64) -> Option<&Result<Replaced, NotReplaced>> {
@@ -851,4 +863,118 @@ fn other_settings_are_in_force_from_the_next_token_on() {
     rig.grants(60.0);
     assert_eq!(rig.snapshot.token.as_ref().unwrap().floor, secs(5.0));
     assert!(rig.pass_until_try() < secs(20.0));
+}
+
+// ---- lockdown
+
+#[test]
+fn a_lockdown_drops_the_tokens_and_asks_for_none() {
+    let mut rig = Rig::with_v2_token(900.0);
+    rig.locks(&Scope::Everyone);
+    assert!(rig.snapshot.token.is_none() && rig.core.hand.is_none() && rig.core.refresh.is_none());
+    let (state, since, reason) = rig.snapshot.state(rig.now);
+    assert_eq!((state, since), (KeeperState::LockedDown, rig.now.wall));
+    assert_eq!(reason, "locked by ops: stolen laptop");
+    assert_eq!(rig.core.wake_at(rig.now.boot), None);
+    rig.pass(100_000.0);
+    assert_eq!(rig.tries, ["login"]);
+}
+
+#[test]
+fn what_a_try_under_way_brings_is_not_kept() {
+    for ends in [
+        |rig: &mut Rig| {
+            rig.grants(900.0);
+        },
+        |rig: &mut Rig| rig.fails(wrong_credentials()),
+        |rig: &mut Rig| rig.no_turn_for(100.0),
+    ] {
+        let mut rig = Rig::with_v2_token(60.0);
+        rig.pass_until_try();
+        rig.locks(&Scope::Everyone);
+        // Even where the lock is gone by then: it was asked for before.
+        rig.unlocks(&Scope::Everyone);
+        assert_eq!(rig.tries, ["login", "refresh"], "one call after the other");
+        ends(&mut rig);
+        assert!(rig.snapshot.token.is_none());
+        assert_eq!(rig.tries, ["login", "refresh", "login"]);
+        rig.grants(900.0);
+        assert_eq!(rig.state(), KeeperState::Fresh);
+    }
+}
+
+#[test]
+fn an_unlock_is_followed_by_a_login_at_once_whatever_failed_before() {
+    let mut rig = Rig::new();
+    rig.fails(wrong_credentials());
+    rig.locks(&Scope::Everyone);
+    rig.advance(secs(3.0));
+    rig.unlocks(&Scope::Everyone);
+    assert_eq!((rig.state(), rig.tries.as_slice()), (KeeperState::Starting, ["login", "login"].as_slice()));
+}
+
+#[test]
+fn those_who_wait_are_refused_at_once() {
+    let mut rig = Rig::new();
+    let (mine, other) = (rig.wants(any()), rig.wants(Want { caller: "b".parse().unwrap(), ..any() }));
+    rig.locks(&Scope::Caller("a".parse().unwrap()));
+    assert!(
+        matches!(rig.refusal(mine), Some(RefusalReason::LockedDown(out)) if out.scope != Scope::Everyone)
+    );
+    assert_eq!(rig.answer(other), None);
+    rig.locks(&Scope::Everyone);
+    assert!(
+        matches!(rig.refusal(other), Some(RefusalReason::LockedDown(out)) if out.scope == Scope::Everyone)
+    );
+    let late = rig.wants(any());
+    assert!(rig.refusal(late).is_some());
+}
+
+#[test]
+fn a_lock_on_one_caller_leaves_the_token_to_the_others() {
+    let mut rig = Rig::with_token(60.0);
+    let token = rig.current();
+    rig.locks(&Scope::Caller("a".parse().unwrap()));
+    assert_eq!((rig.state(), rig.current()), (KeeperState::Fresh, token));
+    rig.pass_until_try();
+    assert_eq!(rig.tries.len(), 2);
+}
+
+#[test]
+fn a_replacement_under_lockdown_is_proved_and_its_token_is_not_kept() {
+    let mut rig = Rig::with_v2_token(900.0);
+    rig.locks(&Scope::Everyone);
+    let replacement = rig.proposes(10.0);
+    rig.grants(900.0);
+    assert_eq!(rig.conclusion(replacement).unwrap().as_ref().unwrap().generation, 2);
+    assert!(rig.snapshot.token.is_none() && rig.core.hand.is_none() && rig.core.refresh.is_none());
+    assert_eq!((rig.state(), rig.snapshot.generation), (KeeperState::LockedDown, 2));
+    rig.unlocks(&Scope::Everyone);
+    rig.grants(900.0);
+    assert_eq!(
+        (rig.state(), rig.tries.as_slice()),
+        (KeeperState::Fresh, ["login", "proof", "login"].as_slice())
+    );
+}
+
+#[test]
+fn a_proof_that_a_lockdown_overtakes_counts_but_its_token_is_not_kept() {
+    let mut rig = Rig::with_token(900.0);
+    let replacement = rig.proposes(10.0);
+    rig.locks(&Scope::Everyone);
+    rig.grants(900.0);
+    assert!(rig.conclusion(replacement).unwrap().is_ok());
+    assert!(rig.snapshot.token.is_none());
+}
+
+#[test]
+fn a_keeper_that_begins_locked_asks_for_nothing() {
+    let now = Rig::new().now;
+    let since = Timestamp::UNIX_EPOCH;
+    let lock = Lock { since, reason: "before".parse().unwrap(), by: "ops".into() };
+    let locks = Locks::default().with(&Scope::Everyone, lock);
+    let mut core = Core::new(SETTINGS, Arc::new(locks), 7, now);
+    let (state, shown, _) = core.snapshot().state(now);
+    assert_eq!((state, shown), (KeeperState::LockedDown, since));
+    assert!(!core.settle(now).iter().any(|action| matches!(action, Action::Begin(_))));
 }

@@ -30,7 +30,8 @@ impl Core {
             Some(opens) if opens < scheduled => (opens, Lane::Callers),
             _ => (scheduled, Lane::Schedule),
         };
-        (!self.stopping).then_some((at.max(self.not_before).max(now), lane))
+        let barred = self.stopping || self.locks.on_everyone().is_some();
+        (!barred).then_some((at.max(self.not_before).max(now), lane))
     }
 
     pub(super) fn begin_if_due(&mut self, now: BootInstant) {
@@ -52,7 +53,7 @@ impl Core {
         self.trying = Some(lane);
         self.tries_begun += 1;
         let purpose = match lane {
-            Lane::Schedule | Lane::Replacement => Purpose::Schedule,
+            Lane::Schedule | Lane::Replacement | Lane::Nobody => Purpose::Schedule,
             Lane::Callers => Purpose::Callers,
         };
         self.actions.push(Action::Begin(Attempt { kind, purpose, patience: self.settings.patience(left) }));
@@ -62,6 +63,10 @@ impl Core {
         let lane = self.trying.take();
         if lane == Some(Lane::Replacement) {
             return self.proof_ended(end.outcome, end.budget_problem, now);
+        }
+        if lane == Some(Lane::Nobody) {
+            // Neither what it gave nor how it failed is about anything that is still there.
+            return;
         }
         if self.budget_problem != end.budget_problem {
             self.budget_problem = end.budget_problem;

@@ -75,6 +75,7 @@ async fn keeper() -> TokenKeeper {
         issuer: Arc::new(Always(Ok("old"), AtomicU64::new(0))),
         budget: one_call(),
         clock: Arc::new(SystemClock),
+        locks: Arc::default(),
         seed: 1,
     };
     let (keeper, _alarms, task) = run(setup, std::future::pending());
