@@ -129,7 +129,7 @@ async fn method_unknown_is_answered_to_callers_that_the_policy_names() {
     let caller = world.daemon.raw_caller().await;
     for path in [
         "/b2binpay.broker.v1.TokenBrokerService/Nothing",
-        "/b2binpay.broker.v1.BrokerAdminService/Reload",
+        "/b2binpay.broker.v1.BrokerAdminService/Nothing",
         "/nothing.Service/Nothing",
         "/grpc.health.v1.Health/Nothing",
         "/",
