@@ -163,14 +163,13 @@ fn all<T: PemObject>(file: &NamedFile, what: &'static str, label: &'static str) 
 /// The private key in a file, and the file's mode.
 pub(super) fn key(file: &NamedFile) -> Result<(PrivateKeyDer<'static>, u32), FileFault> {
     let content = read(file)?;
-    let key = PrivateKeyDer::from_pem_slice(&content.bytes).map_err(|error| match error {
-        pem::Error::NoItemsFound if is_encrypted(&content.bytes) => FileFault::EncryptedKey,
-        pem::Error::NoItemsFound => FileFault::Nothing("private key", "PRIVATE KEY"),
-        _ => FileFault::NotPem,
-    })?;
     if is_encrypted(&content.bytes) {
         return Err(FileFault::EncryptedKey);
     }
+    let key = PrivateKeyDer::from_pem_slice(&content.bytes).map_err(|error| match error {
+        pem::Error::NoItemsFound => FileFault::Nothing("private key", "PRIVATE KEY"),
+        _ => FileFault::NotPem,
+    })?;
     Ok((key, content.mode))
 }
 

@@ -17,6 +17,8 @@ mod follow;
 mod material;
 mod names;
 mod reasons;
+#[cfg(test)]
+mod tests;
 mod trust;
 
 pub use facts::{CertificateFacts, CertificateRole, CertificateState};
