@@ -96,7 +96,7 @@ async fn strangers_take_no_place_from_callers() {
     for _ in 0..100 {
         closed(&mut connect_as(&socket, STRANGER).await.unwrap()).await;
     }
-    world.daemon.logged("processes that are no callers have taken all connections").await;
+    world.daemon.logged("peers that are no callers have taken all connections").await;
     let mut callers = Vec::new();
     for _ in 0..3 {
         let caller = world.caller();
