@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::AuditSink,
-    broker::{Broker, BrokerParts, CredentialFacts, Reload, SourceFact, Standing, UpstreamFacts},
+    broker::{Broker, BrokerParts, CredentialFacts, OpenLimits, Reload, SourceFact, Standing, UpstreamFacts},
     budget::{BadLimit, CallBudget, CallLimit},
     clock::Clock,
     config::{
@@ -22,7 +22,7 @@ use crate::{
     credentials::Credentials,
     grpc::{
         self, BadDescriptors,
-        listener::{CannotListen, Listener, Places},
+        listener::{CannotListen, Listener},
         tls::{self, Prepared, TlsMaterial, TlsProblem},
     },
     issuer::TokenIssuer,
@@ -132,6 +132,15 @@ pub fn upstream(
     Ok((issuer, CallBudget::new(limit, Arc::new(record), Arc::clone(clock))))
 }
 
+/// What may be open, by the configuration.
+const fn open_limits(limits: &Limits) -> OpenLimits {
+    OpenLimits {
+        connections: limits.max_connections,
+        connections_per_caller: limits.max_connections_per_caller,
+        calls_per_caller: limits.max_calls_per_caller,
+    }
+}
+
 /// Where the audit log goes.
 fn trail(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn AuditSink>, CannotAudit> {
     Ok(match &config.audit_file {
@@ -239,6 +248,7 @@ pub fn build(
             credentials: CredentialFacts { generation: 1, sources: source_facts(&loaded.sources) },
         },
         audit: trail,
+        limits: open_limits(&config.limits),
     });
 
     let drain = CancellationToken::new();
@@ -298,13 +308,11 @@ impl Bound {
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), TaskEnded> {
         self.broker.audit().started(env!("CARGO_PKG_VERSION"));
         let abort = CancellationToken::new();
-        let places = Places::new(self.limits.max_connections);
         let mut serving = JoinSet::new();
         for listener in self.listeners.drain(..) {
             serving.spawn(listener.serve(
                 self.service.clone(),
                 self.limits.clone(),
-                places.clone(),
                 self.drain.clone(),
                 abort.clone(),
             ));

@@ -78,7 +78,11 @@ const RESERVED: [Reserved; 16] = [
     Reserved { path: "tonic", owners: &["grpc"], why: "only grpc/ knows tonic" },
     Reserved { path: "tonic_*", owners: &["grpc"], why: "only grpc/ knows tonic" },
     Reserved { path: "prost*", owners: &["grpc"], why: "only grpc/ knows the messages on the wire" },
-    Reserved { path: "governor", owners: &["budget"], why: "only budget/ knows how calls are paced" },
+    Reserved {
+        path: "governor",
+        owners: &["budget", "broker::bounds"],
+        why: "upstream calls are paced in budget/, those of callers where they are counted",
+    },
     Reserved { path: "toml", owners: &["config"], why: "only config/ reads settings" },
     Reserved { path: "x509_parser", owners: &["grpc::tls"], why: "only grpc/tls/ looks into certificates" },
     Reserved { path: "clap*", owners: &["cli", "main"], why: "only cli/ reads arguments" },

@@ -222,7 +222,7 @@ async fn a_mistake_in_the_file_changes_nothing_and_is_told_with_its_place() {
 async fn a_key_that_needs_a_restart_is_refused_by_name_and_nothing_else_is_taken_over() {
     let world = World::of(Api::V3).await;
     let setup = Setup {
-        rest: "[limits]\nmax_connections = 77\n".into(),
+        rest: "[limits]\nmax_header_bytes = \"17KiB\"\n".into(),
         callers: Some(admin() + &caller("shop", OTHER, "\"Health\"")),
         log_level: "info",
         ..Setup::default()
@@ -230,7 +230,7 @@ async fn a_key_that_needs_a_restart_is_refused_by_name_and_nothing_else_is_taken
     world.daemon.home.configure(&world.simulator, &setup);
     let refused = world.caller().reload().await.refused();
     assert_eq!((refused.code, refused.reason.as_str()), (Code::FailedPrecondition, "RESTART_NEEDED"));
-    assert!(refused.message.contains("log.level and limits.max_connections"), "{}", refused.message);
+    assert!(refused.message.contains("log.level and limits.max_header_bytes"), "{}", refused.message);
     let callers = world.caller().status().await.unwrap().callers;
     assert_eq!(callers.iter().map(|caller| caller.name.as_str()).collect::<Vec<_>>(), ["tests"]);
 }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::{sync::Mutex, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::{sign_keys, source_facts, token_settings, upstream, upstream_facts};
+use super::{open_limits, sign_keys, source_facts, token_settings, upstream, upstream_facts};
 use crate::{
     broker::{Broker, Reload, ReloadRefused, Reloaded, Reloading, Requester},
     clock::Clock,
@@ -177,6 +177,11 @@ impl Shared {
             if let Some(what) = port.replace(prepared) {
                 changes.push(what);
             }
+        }
+        let limits = [&in_force.config.limits, &fresh.config.limits].map(open_limits);
+        if limits[0] != limits[1] {
+            changes.push("the limits on connections and on callers' calls changed".to_owned());
+            broker.replace_limits(limits[1]);
         }
         broker.reopen_audit();
         *in_force = fresh;

@@ -110,6 +110,7 @@ pub struct AuditLog {
     clock: Arc<dyn Clock>,
     generation: AtomicU64,
     denials: Bounded,
+    connections: Bounded,
     forged: Bounded,
 }
 
@@ -121,6 +122,7 @@ impl AuditLog {
             clock,
             generation: AtomicU64::new(generation),
             denials: Bounded::default(),
+            connections: Bounded::default(),
             forged: Bounded::default(),
         }
     }
@@ -156,6 +158,20 @@ impl AuditLog {
             record.method(permission)
         };
         self.bounded(&self.denials, Origin::of(denial.caller(), peer), now, record);
+    }
+
+    /// A caller has as many connections as it may, and one more was closed.
+    pub fn connection_denied(&self, caller: &CallerName, peer: &Peer, most: usize) {
+        let now = self.clock.now();
+        let record = || {
+            let detail = format!(
+                "caller {caller} has {most} connections open, which is all that one caller gets: share one in each \
+                 process; or have [limits] max_connections_per_caller raised"
+            );
+            let record = self.at(Event::ConnectionDenied, now).by(Some(caller), Some(peer)).detail(detail);
+            record.decided(Decision::Denied, "TOO_MANY_CONNECTIONS")
+        };
+        self.bounded(&self.connections, Origin::Caller(caller.clone()), now, record);
     }
 
     /// A caller got this token for the first time.
@@ -230,17 +246,18 @@ impl AuditLog {
     /// Tells what was kept back for a second and not told since. To be called now and then: a storm that has stopped is
     /// accounted for by the next call.
     pub fn settle(&self) {
-        let now = self.clock.now().boot;
-        for record in self.denials.due(now, false).into_iter().chain(self.forged.due(now, false)) {
-            self.sink.write(record);
-        }
+        self.tell_kept(false);
     }
 
     /// Tells all that was kept back, however recent.
     pub fn settle_all(&self) {
+        self.tell_kept(true);
+    }
+
+    fn tell_kept(&self, early: bool) {
         let now = self.clock.now().boot;
-        for record in self.denials.due(now, true).into_iter().chain(self.forged.due(now, true)) {
-            self.sink.write(record);
+        for storms in [&self.denials, &self.connections, &self.forged] {
+            storms.due(now, early).into_iter().for_each(|record| self.sink.write(record));
         }
     }
 

@@ -32,13 +32,6 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outcome {
-    /// The outcome of a call with this result.
-    pub const fn of<T, E>(result: &Result<T, E>) -> Self {
-        if result.is_ok() { Self::Ok } else { Self::Failed }
-    }
-}
-
 /// The token that a caller was last given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LastToken {

@@ -4,6 +4,7 @@
 //! below (the keeper's, the policy's, the signs'); this is where they meet. No call that the snapshot satisfies waits or
 //! takes a lock.
 
+mod bounds;
 mod ledger;
 mod lockdown;
 mod reload;
@@ -22,6 +23,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
+pub use bounds::{NoPlace, Open, OpenLimits, Place};
 pub use ledger::{CallerCounts, GivenToken, Holder, LastToken, Outcome};
 pub use lockdown::{LockedDown, NoSuchCaller, Unlocked};
 pub use reload::{Reload, ReloadRefused, Reloaded, Reloading, Requester};
@@ -41,6 +43,7 @@ use crate::{
     sign::{self, Finding, SignKeys, Subject, Verdict, VerifyError},
     token::TokenId,
 };
+use bounds::Bounds;
 use ledger::Ledger;
 use lockdown::LockState;
 use rulings::Rulings;
@@ -65,6 +68,8 @@ pub struct BrokerParts {
     pub standing: Standing,
     /// Where the audit log is written.
     pub audit: Arc<dyn AuditSink>,
+    /// How much may be open.
+    pub limits: OpenLimits,
 }
 
 /// What is said of a reload that found everything as it was.
@@ -94,6 +99,7 @@ pub struct Broker {
     policy: ArcSwap<Policy>,
     rulings: Rulings,
     lockdown: LockState,
+    bounds: Bounds,
     keys: ArcSwap<SignKeys>,
     clock: Arc<dyn Clock>,
     standing: Standings,
@@ -108,6 +114,7 @@ impl Broker {
     /// Puts a broker together.
     pub fn new(parts: BrokerParts) -> Arc<Self> {
         let started = parts.clock.now();
+        let bounds = Bounds::of(parts.policy.rules(), parts.limits, Arc::clone(&parts.clock));
         let audit =
             AuditLog::new(parts.audit, Arc::clone(&parts.clock), parts.standing.credentials.generation);
         Arc::new(Self {
@@ -116,6 +123,7 @@ impl Broker {
             policy: ArcSwap::from_pointee(parts.policy),
             rulings: Rulings::default(),
             lockdown: LockState::new(parts.locks, parts.lock_record),
+            bounds,
             keys: ArcSwap::from_pointee(parts.keys),
             clock: parts.clock,
             standing: Standings::new(parts.standing),
@@ -162,8 +170,14 @@ impl Broker {
     /// Puts another policy in force: for each call that comes, and for what is under way ([`Self::rulings`]).
     pub fn replace_policy(&self, policy: Policy) {
         self.ledger.follow(policy.rules().iter().map(|rule| &rule.name));
+        self.bounds.follow(policy.rules());
         self.policy.store(Arc::new(policy));
         self.rulings.changed();
+    }
+
+    /// Lets so much be open from now on. What is open stays.
+    pub fn replace_limits(&self, limits: OpenLimits) {
+        self.bounds.limit(limits);
     }
 
     /// What was last decided about who may do what. Whatever lasts longer than a moment asks again when it is another.
@@ -194,11 +208,30 @@ impl Broker {
             }
         }
         let denial = first.unwrap_or_else(|| Denial::CallerUnknown { peer: peer.clone() });
-        if let Denial::MethodNotAllowed { caller, permission } = &denial {
-            self.ledger.count(caller, *permission, Outcome::Failed);
-        }
         self.audit.call_denied(peer, permissions.first().copied(), &denial);
         Err(denial)
+    }
+
+    /// A call of an authorized caller, if it may make one more now; open until what is returned is dropped. A denial is on
+    /// record when this returns.
+    pub fn begin_call(
+        &self,
+        caller: &CallerName,
+        peer: &Peer,
+        permission: Permission,
+    ) -> Result<Open, Denial> {
+        let begun = self.bounds.call(caller);
+        begun.inspect_err(|denial| self.audit.call_denied(peer, Some(permission), denial))
+    }
+
+    /// A place for a connection of this peer. That a caller has too many is on record when this returns.
+    pub fn place_for(&self, peer: &Peer) -> Result<Place, NoPlace> {
+        let caller = self.identify(peer).ok();
+        let place = self.bounds.connection(caller.as_ref());
+        if let Err(NoPlace::Caller { name, most }) = &place {
+            self.audit.connection_denied(name, peer, *most);
+        }
+        place
     }
 
     /// The log of what matters to security.
@@ -245,7 +278,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Notes how a call of an authorized caller ended.
+    /// Notes how a call ended. To be done once for each, by who knows how it ended.
     pub fn record(&self, caller: &CallerName, permission: Permission, outcome: Outcome) {
         self.ledger.count(caller, permission, outcome);
     }
@@ -257,9 +290,7 @@ impl Broker {
         peer: &Peer,
         request: TokenRequest,
     ) -> Result<Arc<HeldToken>, Refusal> {
-        let answer = self.token_or_refusal(caller, peer, request).await;
-        self.ledger.count(caller, Permission::GetAccessToken, Outcome::of(&answer));
-        answer
+        self.token_or_refusal(caller, peer, request).await
     }
 
     async fn token_or_refusal(
@@ -312,9 +343,7 @@ impl Broker {
 
     /// The token in hand, and then each new one.
     pub fn watch(self: &Arc<Self>, caller: &CallerName, peer: Arc<Peer>) -> Result<TokenWatch, Refusal> {
-        let locked = self.not_locked(caller);
-        self.ledger.count(caller, Permission::WatchAccessToken, Outcome::of(&locked));
-        locked?;
+        self.not_locked(caller)?;
         Ok(TokenWatch::new(Arc::clone(self), caller.clone(), peer))
     }
 
@@ -326,13 +355,12 @@ impl Broker {
         subject: Subject<'_>,
         max_age: Option<Duration>,
     ) -> Result<Finding, VerifyError> {
-        let (permission, kind) = match subject {
-            Subject::Message { .. } => (Permission::VerifySignMessage, ForgedKind::Message),
-            Subject::Callback(_) => (Permission::VerifySign, ForgedKind::Callback),
-            Subject::TokenResponse { .. } => (Permission::VerifySign, ForgedKind::TokenResponse),
+        let kind = match subject {
+            Subject::Message { .. } => ForgedKind::Message,
+            Subject::Callback(_) => ForgedKind::Callback,
+            Subject::TokenResponse { .. } => ForgedKind::TokenResponse,
         };
         let found = sign::verify(&self.keys.load(), subject, max_age, self.clock.now().wall);
-        self.ledger.count(caller, permission, Outcome::of(&found));
         if found.as_ref().is_ok_and(|found| found.verdict == Verdict::Invalid) {
             self.audit.sign_forged(caller, peer, kind);
         }

@@ -7,14 +7,13 @@ use super::{Config, Listen};
 /// A key of [`super::keys::AT_START`], and whether it differs.
 type Comparison = (&'static str, fn(&Config, &Config) -> bool);
 
-const COMPARISONS: [Comparison; 18] = [
+const COMPARISONS: [Comparison; 17] = [
     ("state.directory", |a, b| a.state_directory != b.state_directory),
     ("listen.unix", |a, b| !a.listen.iter().map(path).eq(b.listen.iter().map(path))),
     ("listen.mode", |a, b| !a.listen.iter().map(mode).eq(b.listen.iter().map(mode))),
     ("listen.tcp", |a, b| !a.listen.iter().map(address).eq(b.listen.iter().map(address))),
     ("log.format", |a, b| a.log.format != b.log.format),
     ("log.level", |a, b| a.log.level != b.log.level),
-    ("limits.max_connections", |a, b| a.limits.max_connections != b.limits.max_connections),
     ("limits.max_streams_per_connection", |a, b| {
         a.limits.max_streams_per_connection != b.limits.max_streams_per_connection
     }),
@@ -75,7 +74,7 @@ mod tests {
             "audit.file" => "\"/var/log/other.jsonl\"",
             "limits.max_header_bytes" => "\"32KiB\"",
             "limits.max_message_bytes" => "\"512KiB\"",
-            "limits.max_connections" | "limits.max_streams_per_connection" | "limits.max_handshakes" => "77",
+            "limits.max_streams_per_connection" | "limits.max_handshakes" => "77",
             _ => "\"17s\"",
         }
     }

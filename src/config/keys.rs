@@ -82,14 +82,13 @@ pub(super) const LATER: [&str; 3] = ["listen.systemd", "http", "ha"];
 
 /// Keys whose value counts from the start to the end of the process: a reload with another one is refused. All others are taken
 /// over by a reload.
-pub(super) const AT_START: [&str; 18] = [
+pub(super) const AT_START: [&str; 17] = [
     "state.directory",
     "listen.unix",
     "listen.mode",
     "listen.tcp",
     "log.format",
     "log.level",
-    "limits.max_connections",
     "limits.max_streams_per_connection",
     "limits.max_header_bytes",
     "limits.max_message_bytes",
@@ -350,7 +349,7 @@ pub const KEYS: &[Key] = &[
         path: "caller.rate",
         kind: Kind::Text("a rate"),
         unset: Unset::Nothing("\"50/s\""),
-        description: "How often the caller may call: so many calls for each second (`s`), minute (`m`) or hour (`h`), which may come all at once. More are answered `CALLER_RATE_LIMITED`. Unset: as often as it likes.",
+        description: "How often the caller may call: so many calls for each second (`s`), minute (`m`) or hour (`h`), which may come all at once. Every call that it is allowed counts, health included; more are answered `CALLER_RATE_LIMITED`. Unset: as often as it likes.",
     },
     Key {
         path: "caller.allow",
@@ -381,6 +380,22 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Number(within(1, 65_536, "each connection takes a file descriptor")),
         unset: Unset::Is("1024"),
         description: "How many connections of callers are served at once; more are closed at once. Processes that are no callers share a sixteenth of that, but at least 4, beside them. The default needs a limit of file descriptors (`LimitNOFILE=`) somewhat above 1024.",
+    },
+    Key {
+        path: "limits.max_connections_per_caller",
+        kind: Kind::Number(within(1, 65_536, "each connection takes a file descriptor")),
+        unset: Unset::Is("256"),
+        description: "How many connections of one caller are served at once; more are closed at once, with a line in the log and in the audit log. The default is a quarter of `max_connections`, so that one caller that opens them without end leaves most to the others.",
+    },
+    Key {
+        path: "limits.max_calls_per_caller",
+        kind: Kind::Number(within(
+            1,
+            1_000_000,
+            "each open call takes memory, and more than that is no bound",
+        )),
+        unset: Unset::Is("1024"),
+        description: "How many calls one caller may have open at once, over all its connections, with its watch streams and those that wait for a token; more are answered `TOO_MANY_STREAMS`. The default is far beyond what a service needs that shares one connection and one stream in each process.",
     },
     Key {
         path: "limits.max_streams_per_connection",

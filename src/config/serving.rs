@@ -15,6 +15,10 @@ use super::{
 pub struct Limits {
     /// Connections of callers served at once. 1024 unless configured.
     pub max_connections: usize,
+    /// Connections of one caller served at once. 256 unless configured: a quarter of all.
+    pub max_connections_per_caller: usize,
+    /// Open calls of one caller, over all its connections. 1024 unless configured.
+    pub max_calls_per_caller: usize,
     /// Open calls on one connection. 128 unless configured.
     pub max_streams_per_connection: u32,
     /// Bytes of all headers of a call. 16 KiB unless configured.
@@ -45,6 +49,8 @@ impl Limits {
         let large = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         Self {
             max_connections: large(section.number("max_connections")),
+            max_connections_per_caller: large(section.number("max_connections_per_caller")),
+            max_calls_per_caller: large(section.number("max_calls_per_caller")),
             max_streams_per_connection: small(section.number("max_streams_per_connection")),
             max_header_bytes: small(section.size("max_header_bytes")),
             max_message_bytes: large(section.size("max_message_bytes")),

@@ -4,7 +4,10 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -18,11 +21,13 @@ use super::{
     connection::Carried,
     errors::{ErrorReason, completed, denied, locked_out},
     methods::{Method, Shape},
+    open_call::OpenCall,
     request_body::{MESSAGE_TIMEOUT, RequestBody},
 };
 use crate::{
-    broker::{Broker, Outcome, Ruling},
+    broker::{Broker, NoPlace, Open, Outcome, Place, Ruling},
     caller::{CallerName, Peer},
+    policy::Permission,
 };
 
 /// Who sent a request that the guard let through.
@@ -32,6 +37,22 @@ pub(super) struct Admitted {
     pub(super) peer: Arc<Peer>,
     /// What its connection is told when it carries a token.
     pub(super) carried: Carried,
+    counts_as: Arc<AtomicUsize>,
+}
+
+impl Admitted {
+    fn new(caller: CallerName, peer: Arc<Peer>, carried: Carried, permission: Permission) -> Self {
+        Self { caller, peer, carried, counts_as: Arc::new(AtomicUsize::new(permission as usize)) }
+    }
+
+    /// Has the call counted as one that needs this permission, where only its message tells which.
+    pub(super) fn count_as(&self, permission: Permission) {
+        self.counts_as.store(permission as usize, Ordering::Relaxed);
+    }
+
+    fn permission(&self) -> Permission {
+        Permission::ALL[self.counts_as.load(Ordering::Relaxed)]
+    }
 }
 
 /// Guards an inner service. The listener tells it, in each request's extensions, who the peer is (an `Arc<Peer>`).
@@ -52,6 +73,11 @@ impl<S> Guard<S> {
         self.broker.identify(peer).is_ok()
     }
 
+    /// A place for a connection of `peer`.
+    pub(super) fn place_for(&self, peer: &Peer) -> Result<Place, NoPlace> {
+        self.broker.place_for(peer)
+    }
+
     /// Wakes when it may know others.
     pub(super) fn rulings(&self) -> tokio::sync::watch::Receiver<()> {
         self.broker.rulings()
@@ -64,8 +90,8 @@ impl<S> Guard<S> {
         locks.on_everyone().is_some() || (!locks.is_empty() && caller())
     }
 
-    /// Who may call what, or the answer to who may not.
-    fn admit(&self, request: &Request<Body>) -> Result<(Admitted, Method), Status> {
+    /// Who may call what, and the place that the call takes; or the answer to who may not.
+    fn admit(&self, request: &Request<Body>) -> Result<(Admitted, Method, Open), Status> {
         let Some(peer) = request.extensions().get::<Arc<Peer>>().map(Arc::clone) else {
             return Err(ErrorReason::Internal.status("the listener did not say who the peer is"));
         };
@@ -80,10 +106,24 @@ impl<S> Guard<S> {
                 }
             });
         };
-        let caller = self.broker.authorize(&peer, method.permissions).map_err(|denial| denied(&denial))?;
-        // A request that came without a connection, in a test, tells nobody.
-        let carried = request.extensions().get().cloned().unwrap_or_default();
-        Ok((Admitted { caller, peer, carried }, method))
+        let permission = method.permissions[0];
+        let begun = self.broker.authorize(&peer, method.permissions).and_then(|caller| {
+            let open = self.broker.begin_call(&caller, &peer, permission)?;
+            Ok((caller, open))
+        });
+        match begun {
+            Ok((caller, open)) => {
+                // A request that came without a connection, in a test, tells nobody.
+                let carried = request.extensions().get().cloned().unwrap_or_default();
+                Ok((Admitted::new(caller, peer, carried, permission), method, open))
+            }
+            Err(denial) => {
+                if let Some(caller) = denial.caller() {
+                    self.broker.record(caller, permission, Outcome::Failed);
+                }
+                Err(denied(&denial))
+            }
+        }
     }
 }
 
@@ -103,13 +143,13 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         // Read before it is judged: what changes from here on is seen.
         let ruling = self.broker.ruling();
-        let (admitted, method) = match self.admit(&request) {
+        let (admitted, method, open) = match self.admit(&request) {
             Ok(admitted) => admitted,
             Err(status) => return Box::pin(async move { Ok(status.into_http()) }),
         };
         let party = Party { broker: Arc::clone(&self.broker), peer: Arc::clone(&admitted.peer), method };
-        let counted = method.counted_by_guard.then(|| (Arc::clone(&self.broker), admitted.caller.clone()));
-        request.extensions_mut().insert(admitted);
+        let counted = Arc::clone(&self.broker);
+        request.extensions_mut().insert(admitted.clone());
         if method.one_message {
             request = request.map(|body| Body::new(RequestBody::new(body, MESSAGE_TIMEOUT)));
         }
@@ -118,10 +158,7 @@ where
         Box::pin(async move {
             let mut response = answer.await?;
             let failed = failure_in(response.headers());
-            if let Some((broker, caller)) = counted {
-                let outcome = if failed.is_some() { Outcome::Failed } else { Outcome::Ok };
-                broker.record(&caller, method.permissions[0], outcome);
-            }
+            let mut outcome = if failed.is_some() { Outcome::Failed } else { Outcome::Ok };
             if let Some(status) = failed.as_ref().and_then(completed) {
                 response = status.into_http();
             }
@@ -134,11 +171,13 @@ where
                 Shape::Unary if method.gives_tokens && party.broker.ruling() != ruling => {
                     if let Err(status) = party.judged_again() {
                         response = status.into_http();
+                        outcome = Outcome::Failed;
                     }
                 }
                 Shape::Unary => {}
             }
-            Ok(response)
+            counted.record(&admitted.caller, admitted.permission(), outcome);
+            Ok(response.map(|body| Body::new(OpenCall::new(body, open))))
         })
     }
 }

@@ -4,8 +4,7 @@
 //! neither connections nor first bytes; so this one is ours. It is one loop for every kind of door: a [`Socket`] is what
 //! differs between them, which is how they learn who comes. It promises:
 //!
-//! - that no process which the policy doesn't know can keep a caller from being let in, since [`Places`] gives those a few
-//!   places of their own, and for seconds. Callers share theirs, and one that takes them all does keep the others out;
+//! - that nobody comes in for whom the broker has no place, and that who the policy doesn't know stays for seconds;
 //! - that the socket is closed, and its path free for a successor, as soon as [`Listener::serve`] is told to drain: from
 //!   then on a client is refused at once, and never kept waiting for a process that ends;
 //! - that `serve` returns as soon as it is told to, whoever is silent.
@@ -20,7 +19,6 @@ pub use bind::CannotListen;
 use tls::TlsDoor;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -31,30 +29,18 @@ use super::{
     connection::{Stay, connection},
     tls::TlsMaterial,
 };
-use crate::{caller::Peer, clock::Clock, config::Limits};
+use crate::{
+    broker::{NoPlace, Place},
+    caller::{CallerName, Peer},
+    clock::Clock,
+    config::Limits,
+};
 
 /// How long to pause when no connection can be accepted, for want of file descriptors above all.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often strangers that find no place are told of: anybody can knock ten thousand times a second.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-
-/// The connections that may be open at once, through all listeners together.
-#[derive(Clone, Debug)]
-pub struct Places {
-    callers: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
-}
-
-impl Places {
-    /// So many for callers; a sixteenth of that for all others, but at least 4, beside them.
-    pub fn new(callers: usize) -> Self {
-        Self {
-            callers: Arc::new(Semaphore::new(callers)),
-            strangers: Arc::new(Semaphore::new((callers / 16).max(4))),
-        }
-    }
-}
 
 /// A socket that accepts connections, and knows who is at their other ends.
 trait Socket: Send {
@@ -128,13 +114,12 @@ impl Listener {
         self,
         service: Service,
         limits: Limits,
-        places: Places,
         drain: CancellationToken,
         abort: CancellationToken,
     ) {
         match self.0 {
-            Kind::Unix(door) => serve(door, service, limits, places, drain, abort).await,
-            Kind::Tls(door) => serve(door, service, limits, places, drain, abort).await,
+            Kind::Unix(door) => serve(door, service, limits, drain, abort).await,
+            Kind::Tls(door) => serve(door, service, limits, drain, abort).await,
         }
     }
 }
@@ -144,20 +129,19 @@ async fn serve<S: Socket>(
     mut socket: S,
     service: Service,
     limits: Limits,
-    places: Places,
     drain: CancellationToken,
     abort: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
-    let mut door = Door { place: socket.place().into(), places, refusing: false, strangers_refused: 0 };
+    let mut door = Door { place: socket.place().into(), refusing: false, refused: Refused::default() };
     let mut report = tokio::time::interval(REPORT_EVERY);
     report.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let arrival = tokio::select! {
             biased;
             () = drain.cancelled() => break,
-            _ = report.tick(), if door.strangers_refused > 0 => {
-                door.tell_of_strangers();
+            _ = report.tick(), if door.refused != Refused::default() => {
+                door.tell_of_refused();
                 continue;
             }
             arrival = socket.arrival() => arrival,
@@ -192,36 +176,51 @@ async fn serve<S: Socket>(
 struct Guest {
     peer: Arc<Peer>,
     stay: Stay,
-    place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// Decides who comes in, and tells when nobody can.
 struct Door {
     /// Where it is, for logs.
     place: Box<str>,
-    places: Places,
     refusing: bool,
-    strangers_refused: u64,
+    refused: Refused,
+}
+
+/// Who was refused since that was told.
+#[derive(Default, PartialEq)]
+struct Refused {
+    strangers: u64,
+    /// Of callers that have as many connections as they may: how many, and the last of them.
+    crowding: Option<(u64, CallerName, usize)>,
 }
 
 impl Door {
     fn let_in(&mut self, peer: Peer, service: &Service, limits: &Limits) -> Option<Guest> {
         let peer = Arc::new(peer);
-        if !service.knows(&peer) {
-            let place = Arc::clone(&self.places.strangers).try_acquire_owned().ok();
-            self.strangers_refused += u64::from(place.is_none());
-            return place.map(|place| Guest { peer, stay: Stay::of_stranger(limits), place });
-        }
-        let Ok(place) = Arc::clone(&self.places.callers).try_acquire_owned() else {
-            self.refuse(|socket| {
-                tracing::warn!(
-                    most = limits.max_connections,
-                    socket,
-                    "all connections are taken: new ones are closed at once; raise [limits] max_connections, or look \
-                     for a caller that opens one for each call"
-                );
-            });
-            return None;
+        let place = match service.place_for(&peer) {
+            Ok(place) if place.of_caller => place,
+            Ok(place) => return Some(Guest { peer, stay: Stay::of_stranger(limits), place }),
+            Err(NoPlace::Strangers) => {
+                self.refused.strangers += 1;
+                return None;
+            }
+            Err(NoPlace::Caller { name, most }) => {
+                let before = self.refused.crowding.take().map_or(0, |(before, ..)| before);
+                self.refused.crowding = Some((before + 1, name, most));
+                return None;
+            }
+            Err(NoPlace::Callers { most }) => {
+                self.refuse(|socket| {
+                    tracing::warn!(
+                        most,
+                        socket,
+                        "all connections are taken: new ones are closed at once; raise [limits] max_connections, or \
+                         look for a caller that opens one for each call"
+                    );
+                });
+                return None;
+            }
         };
         if std::mem::take(&mut self.refusing) {
             tracing::info!(socket = %self.place, "accepting connections again");
@@ -236,12 +235,25 @@ impl Door {
         }
     }
 
-    fn tell_of_strangers(&mut self) {
-        tracing::warn!(
-            refused = std::mem::take(&mut self.strangers_refused),
-            socket = %self.place,
-            "peers that are no callers have taken all connections that such peers get; new ones of theirs are \
-             closed at once"
-        );
+    fn tell_of_refused(&mut self) {
+        let Refused { strangers, crowding } = std::mem::take(&mut self.refused);
+        if strangers > 0 {
+            tracing::warn!(
+                refused = strangers,
+                socket = %self.place,
+                "peers that are no callers have taken all connections that such peers get; new ones of theirs \
+                 are closed at once"
+            );
+        }
+        if let Some((refused, caller, most)) = crowding {
+            tracing::warn!(
+                refused,
+                %caller,
+                most,
+                socket = %self.place,
+                "a caller has taken all connections that one caller gets; new ones of its are closed at once; have it \
+                 share one in each process, or raise [limits] max_connections_per_caller"
+            );
+        }
     }
 }

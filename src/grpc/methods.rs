@@ -21,17 +21,15 @@ pub(super) struct Method {
     pub(super) one_message: bool,
     /// Whether an answer that took a while is for those alone who may still call.
     pub(super) gives_tokens: bool,
-    /// Whether the guard counts the call. Services of ours count for themselves.
-    pub(super) counted_by_guard: bool,
 }
 
 impl Method {
     const fn ours(permissions: &'static [Permission], shape: Shape) -> Self {
-        Self { permissions, shape, one_message: true, gives_tokens: false, counted_by_guard: false }
+        Self { permissions, shape, one_message: true, gives_tokens: false }
     }
 
     const fn library(permissions: &'static [Permission], one_message: bool) -> Self {
-        Self { permissions, shape: Shape::Watched, one_message, gives_tokens: false, counted_by_guard: true }
+        Self { permissions, shape: Shape::Watched, one_message, gives_tokens: false }
     }
 
     /// The method at this path, such as `/b2binpay.broker.v1.TokenBrokerService/GetAccessToken`.

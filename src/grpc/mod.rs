@@ -14,6 +14,7 @@ mod guard;
 mod health;
 pub mod listener;
 mod methods;
+mod open_call;
 mod peer;
 pub mod proto;
 mod request_body;

@@ -20,7 +20,7 @@ use super::{
     tls::TlsMaterial,
 };
 use crate::{
-    broker::{Broker, Outcome, Reload, Reloaded, Requester, TokenRequest},
+    broker::{Broker, Reload, Reloaded, Requester, TokenRequest},
     caller::{CallerName, Peer},
     lockdown::NotAReason,
     policy::Permission,
@@ -63,9 +63,8 @@ impl TokenBrokerService for Tokens {
         &self,
         request: Request<GetAccessTokenRequest>,
     ) -> Result<Response<GetAccessTokenResponse>, Status> {
-        let Admitted { caller, peer, carried } = admitted(&request)?;
-        let asked = token_request(&request, &self.broker)
-            .inspect_err(|_| self.broker.record(&caller, Permission::GetAccessToken, Outcome::Failed))?;
+        let Admitted { caller, peer, carried, .. } = admitted(&request)?;
+        let asked = token_request(&request, &self.broker)?;
         let token =
             self.broker.access_token(&caller, &peer, asked).await.map_err(|refusal| refused(&refusal))?;
         carried.a_token();
@@ -80,7 +79,7 @@ impl TokenBrokerService for Tokens {
         &self,
         request: Request<WatchAccessTokenRequest>,
     ) -> Result<Response<Self::WatchAccessTokenStream>, Status> {
-        let Admitted { caller, peer, carried } = admitted(&request)?;
+        let Admitted { caller, peer, carried, .. } = admitted(&request)?;
         let watch = self.broker.watch(&caller, peer).map_err(|refusal| refused(&refusal))?;
         let stream = stream::unfold((watch, carried), async |(mut watch, carried)| {
             let (token, reason) = match watch.next().await? {
@@ -102,7 +101,8 @@ impl TokenBrokerService for Tokens {
         &self,
         request: Request<VerifySignRequest>,
     ) -> Result<Response<VerifySignResponse>, Status> {
-        let Admitted { caller, peer, .. } = admitted(&request)?;
+        let admitted = admitted(&request)?;
+        let Admitted { caller, peer, .. } = &admitted;
         let asked = request.get_ref();
         let (permission, subject) = match &asked.subject {
             Some(verify_sign_request::Subject::Callback(body)) => {
@@ -121,15 +121,14 @@ impl TokenBrokerService for Tokens {
                 (Permission::VerifySignMessage, subject)
             }
             None => {
-                self.broker.record(&caller, Permission::VerifySign, Outcome::Failed);
                 return Err(bad_field("subject", "set one of callback, token_response and signed_message"));
             }
         };
-        self.broker.authorize(&peer, &[permission]).map_err(|denial| denied(&denial))?;
-        let max_age = convert::span("max_age", asked.max_age)
-            .inspect_err(|_| self.broker.record(&caller, permission, Outcome::Failed))?;
+        admitted.count_as(permission);
+        self.broker.authorize(peer, &[permission]).map_err(|denial| denied(&denial))?;
+        let max_age = convert::span("max_age", asked.max_age)?;
         let found =
-            self.broker.verify(&caller, &peer, subject, max_age).map_err(|error| unverifiable(&error))?;
+            self.broker.verify(caller, peer, subject, max_age).map_err(|error| unverifiable(&error))?;
         Ok(Response::new(convert::finding(found)))
     }
 }
@@ -180,8 +179,7 @@ impl BrokerAdminService for Admin {
         &self,
         request: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
-        let Admitted { caller, .. } = admitted(&request)?;
-        self.broker.record(&caller, Permission::AdminGetStatus, Outcome::Ok);
+        admitted(&request)?;
         let now = self.broker.now().wall;
         let in_force: Vec<_> = self.ports.iter().map(|port| port.current()).collect();
         let certificates = in_force.iter().flat_map(|port| port.facts());
@@ -191,8 +189,7 @@ impl BrokerAdminService for Admin {
 
     async fn reload(&self, request: Request<ReloadRequest>) -> Result<Response<ReloadResponse>, Status> {
         let Admitted { caller, peer, .. } = admitted(&request)?;
-        let outcome = self.reload.reload(Requester::Caller(caller.clone(), peer)).await;
-        self.broker.record(&caller, Permission::AdminReload, Outcome::of(&outcome));
+        let outcome = self.reload.reload(Requester::Caller(caller, peer)).await;
         let Reloaded { changes, notes, generation } = outcome.map_err(|refused| not_reloaded(&refused))?;
         Ok(Response::new(ReloadResponse { changes, notes, credential_generation: generation }))
     }
@@ -203,15 +200,11 @@ impl BrokerAdminService for Admin {
     ) -> Result<Response<LockdownResponse>, Status> {
         let Admitted { caller, peer, .. } = admitted(&request)?;
         let asked = request.get_ref();
-        let answer = self.locked_down(asked, (&caller, &peer)).await;
-        self.broker.record(&caller, Permission::AdminLockdown, Outcome::of(&answer));
-        answer.map(Response::new)
+        self.locked_down(asked, (&caller, &peer)).await.map(Response::new)
     }
 
     async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
         let Admitted { caller, peer, .. } = admitted(&request)?;
-        let answer = self.unlocked(request.get_ref(), (&caller, &peer)).await;
-        self.broker.record(&caller, Permission::AdminUnlock, Outcome::of(&answer));
-        answer.map(Response::new)
+        self.unlocked(request.get_ref(), (&caller, &peer)).await.map(Response::new)
     }
 }

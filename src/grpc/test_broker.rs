@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     audit::{AuditSink, Record, SinkState},
     broker::{
-        Broker, BrokerParts, CredentialFacts, Reload, ReloadRefused, Reloading, Requester, Standing,
-        UpstreamFacts,
+        Broker, BrokerParts, CredentialFacts, OpenLimits, Reload, ReloadRefused, Reloading, Requester,
+        Standing, UpstreamFacts,
     },
     budget::{CallBudget, CallLimit, CallRecord, History, PastCall, RecordUnusable},
     caller::Peer,
@@ -118,6 +118,7 @@ pub(super) fn broker() -> Arc<Broker> {
             credentials: CredentialFacts { generation: 1, sources: Vec::new() },
         },
         audit: Arc::new(Unread),
+        limits: OpenLimits { connections: 16, connections_per_caller: 16, calls_per_caller: 16 },
     })
 }
 

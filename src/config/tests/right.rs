@@ -34,6 +34,8 @@ fn what_is_not_written_has_its_default() {
         config.limits,
         Limits {
             max_connections: 1024,
+            max_connections_per_caller: 256,
+            max_calls_per_caller: 1024,
             max_streams_per_connection: 128,
             max_header_bytes: 16 * 1024,
             max_message_bytes: 320 * 1024,

@@ -1,0 +1,327 @@
+//! What may be open, and what of it one caller may take, so that others get theirs: how often it calls, and how many calls
+//! and connections it has.
+//!
+//! It promises that no process which the policy doesn't know can keep a caller from being let in, since those have a few
+//! places of their own; and that no caller takes more than its share of what all callers have. A call costs two additions
+//! and a comparison here, no lock and no allocation.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use governor::{
+    Quota, RateLimiter,
+    middleware::NoOpMiddleware,
+    state::{InMemoryState, NotKeyed},
+};
+
+use crate::{
+    caller::CallerName,
+    clock::Clock,
+    policy::{Denial, Rate, Rule},
+};
+
+/// How much may be open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenLimits {
+    /// Connections of callers. Others have a sixteenth of that, but at least 4, beside them.
+    pub connections: usize,
+    /// Connections of one caller.
+    pub connections_per_caller: usize,
+    /// Calls of one caller that are not answered yet, streams included, over all its connections.
+    pub calls_per_caller: usize,
+}
+
+impl OpenLimits {
+    /// Connections of peers that are no callers.
+    fn of_strangers(self) -> usize {
+        (self.connections / 16).max(4)
+    }
+}
+
+/// Why a connection finds no place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NoPlace {
+    /// All that strangers have are taken.
+    Strangers,
+    /// This caller has as many as it may.
+    Caller {
+        /// Which.
+        name: CallerName,
+        /// As many.
+        most: usize,
+    },
+    /// All that callers have are taken.
+    Callers {
+        /// As many.
+        most: usize,
+    },
+}
+
+/// The place of a connection, until this is dropped.
+#[derive(Debug)]
+pub struct Place {
+    /// Whether its peer is a caller.
+    pub of_caller: bool,
+    _open: [Open; 2],
+}
+
+/// Something that is open, until this is dropped.
+#[must_use = "it is closed when this is dropped"]
+#[derive(Debug)]
+pub struct Open(Option<Arc<AtomicUsize>>);
+
+impl Open {
+    /// One more, unless there are as many.
+    fn one_more(open: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        // Taken first and looked at then: of two that come at once at most one finds the last place.
+        let place = Self(Some(Arc::clone(open)));
+        (open.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(open) = &self.0 {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The bounds of all callers.
+pub(super) struct Bounds {
+    callers: ArcSwap<HashMap<CallerName, Arc<CallerBounds>>>,
+    limits: ArcSwap<OpenLimits>,
+    of_callers: Arc<AtomicUsize>,
+    of_strangers: Arc<AtomicUsize>,
+    clock: Arc<dyn Clock>,
+}
+
+struct CallerBounds {
+    rate: Option<(Rate, Limiter)>,
+    calls: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
+}
+
+type Limiter = RateLimiter<NotKeyed, InMemoryState, BrokerClock, NoOpMiddleware<Duration>>;
+
+/// The broker's clock in governor's words.
+#[derive(Clone)]
+struct BrokerClock(Arc<dyn Clock>);
+
+impl governor::clock::Clock for BrokerClock {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.now().boot.as_duration()
+    }
+}
+
+impl Bounds {
+    pub(super) fn of(rules: &[Rule], limits: OpenLimits, clock: Arc<dyn Clock>) -> Self {
+        let bounds = Self {
+            callers: ArcSwap::default(),
+            limits: ArcSwap::from_pointee(limits),
+            of_callers: Arc::default(),
+            of_strangers: Arc::default(),
+            clock,
+        };
+        bounds.follow(rules);
+        bounds
+    }
+
+    /// Takes other rules over. Who has the same rate as before goes on with what is left of it, and what is open stays
+    /// counted.
+    pub(super) fn follow(&self, rules: &[Rule]) {
+        let before = self.callers.load();
+        let bounds = |rule: &Rule| match before.get(&rule.name) {
+            Some(same) if same.rate.as_ref().map(|(rate, _)| *rate) == rule.rate => Arc::clone(same),
+            Some(known) => Arc::new(CallerBounds {
+                rate: self.limiter(rule.rate),
+                calls: Arc::clone(&known.calls),
+                connections: Arc::clone(&known.connections),
+            }),
+            None => Arc::new(CallerBounds {
+                rate: self.limiter(rule.rate),
+                calls: Arc::default(),
+                connections: Arc::default(),
+            }),
+        };
+        self.callers.store(Arc::new(rules.iter().map(|rule| (rule.name.clone(), bounds(rule))).collect()));
+    }
+
+    /// Takes other limits over. What is open beyond them stays, and nothing more is opened before there is room.
+    pub(super) fn limit(&self, limits: OpenLimits) {
+        self.limits.store(Arc::new(limits));
+    }
+
+    /// A call of this caller, if it may make one more now.
+    pub(super) fn call(&self, caller: &CallerName) -> Result<Open, Denial> {
+        let callers = self.callers.load();
+        // Who is forgotten was known a moment ago, and is judged again wherever that matters.
+        let Some(bounds) = callers.get(caller) else { return Ok(Open(None)) };
+        if let Some((rate, limiter)) = &bounds.rate
+            && let Err(until) = limiter.check()
+        {
+            let retry_after = until.wait_time_from(self.clock.now().boot.as_duration());
+            return Err(Denial::RateLimited { caller: caller.clone(), rate: *rate, retry_after });
+        }
+        let most = self.limits.load().calls_per_caller;
+        Open::one_more(&bounds.calls, most)
+            .ok_or_else(|| Denial::TooManyCalls { caller: caller.clone(), most })
+    }
+
+    /// The place of a connection of this caller, or of somebody who is none.
+    pub(super) fn connection(&self, caller: Option<&CallerName>) -> Result<Place, NoPlace> {
+        let limits = **self.limits.load();
+        let Some(name) = caller else {
+            let open = Open::one_more(&self.of_strangers, limits.of_strangers()).ok_or(NoPlace::Strangers)?;
+            return Ok(Place { of_caller: false, _open: [open, Open(None)] });
+        };
+        let most = limits.connections_per_caller;
+        let own = self
+            .callers
+            .load()
+            .get(name)
+            .map_or(Some(Open(None)), |bounds| Open::one_more(&bounds.connections, most));
+        let own = own.ok_or_else(|| NoPlace::Caller { name: name.clone(), most })?;
+        let most = limits.connections;
+        let open = Open::one_more(&self.of_callers, most).ok_or(NoPlace::Callers { most })?;
+        Ok(Place { of_caller: true, _open: [open, own] })
+    }
+
+    fn limiter(&self, rate: Option<Rate>) -> Option<(Rate, Limiter)> {
+        let rate = rate?;
+        // A rate has no more calls than its span has nanoseconds, so that there is a quota.
+        let quota = Quota::with_period(rate.per / rate.calls.get())?.allow_burst(rate.calls);
+        Some((rate, RateLimiter::direct_with_clock(quota, BrokerClock(Arc::clone(&self.clock)))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        clock::{BootInstant, Now},
+        policy::{Permissions, Selector},
+    };
+
+    #[derive(Default)]
+    struct TestClock(AtomicU64);
+
+    impl Clock for TestClock {
+        fn now(&self) -> Now {
+            let passed = Duration::from_millis(self.0.load(Ordering::Relaxed));
+            Now { boot: BootInstant::since_boot(passed), wall: Timestamp::UNIX_EPOCH }
+        }
+    }
+
+    fn rule(name: &str, rate: Option<&str>) -> Rule {
+        let selector = Selector::UnixUser(1);
+        let rate = rate.map(|rate| rate.parse().unwrap());
+        Rule { rate, ..Rule::new(name.parse().unwrap(), selector, Permissions::default()) }
+    }
+
+    fn limits(calls_per_caller: usize) -> OpenLimits {
+        OpenLimits { connections: 3, connections_per_caller: 2, calls_per_caller }
+    }
+
+    fn bounds(rules: &[Rule], calls: usize) -> (Bounds, Arc<TestClock>) {
+        let clock = Arc::new(TestClock::default());
+        (Bounds::of(rules, limits(calls), clock.clone()), clock)
+    }
+
+    /// How many calls get through at once.
+    fn burst(bounds: &Bounds, caller: &str) -> usize {
+        (0..1000).filter(|_| bounds.call(&caller.parse().unwrap()).is_ok()).count()
+    }
+
+    #[test]
+    fn a_rate_may_be_spent_at_once_and_comes_back_bit_by_bit() {
+        let (bounds, clock) = bounds(&[rule("a", Some("50/s")), rule("b", None)], 10);
+        clock.0.fetch_add(1_000_000, Ordering::Relaxed);
+        assert_eq!(burst(&bounds, "a"), 50);
+        let Err(Denial::RateLimited { retry_after, rate, .. }) = bounds.call(&"a".parse().unwrap()) else {
+            panic!("there was one more")
+        };
+        assert_eq!((retry_after, rate.to_string().as_str()), (Duration::from_millis(20), "50/s"));
+        assert_eq!(burst(&bounds, "b"), 1000, "others have their own");
+        clock.0.fetch_add(20, Ordering::Relaxed);
+        assert_eq!(burst(&bounds, "a"), 1);
+        clock.0.fetch_add(500, Ordering::Relaxed);
+        assert_eq!(burst(&bounds, "a"), 25);
+        clock.0.fetch_add(60_000, Ordering::Relaxed);
+        assert_eq!(burst(&bounds, "a"), 50);
+    }
+
+    #[test]
+    fn the_greatest_rate_and_the_smallest_are_rates() {
+        let (bounds, clock) = bounds(&[rule("a", Some("1000000/s")), rule("b", Some("1/h"))], 10);
+        assert_eq!((burst(&bounds, "a"), burst(&bounds, "b")), (1000, 1));
+        clock.0.fetch_add(3_599_000, Ordering::Relaxed);
+        assert_eq!(burst(&bounds, "b"), 0);
+        clock.0.fetch_add(1_000, Ordering::Relaxed);
+        assert_eq!(burst(&bounds, "b"), 1);
+    }
+
+    #[test]
+    fn another_policy_gives_nobody_a_fresh_start() {
+        let (bounds, _) = bounds(&[rule("a", Some("5/m")), rule("b", Some("5/m"))], 10);
+        assert_eq!((burst(&bounds, "a"), burst(&bounds, "b")), (5, 5));
+        bounds.follow(&[rule("a", Some("5/m")), rule("b", Some("7/m")), rule("c", Some("1/m"))]);
+        assert_eq!(["a", "b", "c"].map(|caller| burst(&bounds, caller)), [0, 7, 1]);
+    }
+
+    #[test]
+    fn a_call_is_open_until_it_is_dropped_whatever_the_policy_and_the_limit_become() {
+        let (bounds, _) = bounds(&[rule("a", None), rule("b", None)], 3);
+        let a = "a".parse().unwrap();
+        let mut open: Vec<_> = (0..3).map(|_| bounds.call(&a).unwrap()).collect();
+        assert!(matches!(bounds.call(&a), Err(Denial::TooManyCalls { most: 3, .. })));
+        assert!(bounds.call(&"b".parse().unwrap()).is_ok());
+        bounds.follow(&[rule("a", Some("100/s"))]);
+        assert!(bounds.call(&a).is_err());
+        bounds.limit(limits(4));
+        open.push(bounds.call(&a).unwrap());
+        assert!(bounds.call(&a).is_err());
+        bounds.limit(limits(2));
+        open.truncate(2);
+        assert!(bounds.call(&a).is_err());
+        open.clear();
+        let _two = [bounds.call(&a).unwrap(), bounds.call(&a).unwrap()];
+        assert!(bounds.call(&a).is_err());
+    }
+
+    #[test]
+    fn a_caller_takes_its_share_of_the_connections_and_strangers_take_none_of_them() {
+        let (bounds, _) = bounds(&[rule("a", Some("1/h")), rule("b", None)], 1);
+        let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let strangers: Vec<_> = (0..4).map(|_| bounds.connection(None).unwrap()).collect();
+        assert_eq!(bounds.connection(None).unwrap_err(), NoPlace::Strangers);
+        let of_a = [bounds.connection(Some(&a)).unwrap(), bounds.connection(Some(&a)).unwrap()];
+        assert_eq!(bounds.connection(Some(&a)).unwrap_err(), NoPlace::Caller { name: a.clone(), most: 2 });
+        let of_b = bounds.connection(Some(&b)).unwrap();
+        assert!(of_b.of_caller && !strangers[0].of_caller);
+        assert_eq!(bounds.connection(Some(&b)).unwrap_err(), NoPlace::Callers { most: 3 });
+        // Who was refused has taken nothing.
+        drop(of_a);
+        let of_b = [of_b, bounds.connection(Some(&b)).unwrap()];
+        assert!(bounds.connection(Some(&b)).is_err());
+        assert!(bounds.connection(Some(&a)).is_ok());
+        assert!(bounds.call(&a).is_ok(), "a connection is no call");
+        bounds.limit(OpenLimits { connections: 2, ..limits(1) });
+        assert_eq!(bounds.connection(Some(&a)).unwrap_err(), NoPlace::Callers { most: 2 });
+        drop((of_b, strangers));
+        assert!(bounds.connection(Some(&a)).is_ok());
+    }
+}
