@@ -34,6 +34,16 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long calls may go on of a peer whose certificate is no longer believed: for an answer that is on its way.
 const DISTRUSTED_GRACE: Duration = Duration::from_secs(1);
 
+/// How many streams that their peer reset may wait to be looked at. A client that resets more of them in one go has no other
+/// purpose (rapid reset, CVE-2023-44487), and its connection ends.
+const PENDING_RESETS: usize = 20;
+
+/// How many streams may be reset because of their peer's mistakes before its connection ends (RUSTSEC-2024-0003).
+const FAULTY_STREAMS: usize = 1024;
+
+/// How much of an answer waits in memory for a peer that doesn't read it. Answers are a few KiB.
+const SEND_BUFFER: usize = 64 * 1024;
+
 /// How long a connection that carried a token to somebody who is locked out may go on: for the answers under way, that to
 /// the lockdown itself among them. Then what it holds in its buffers is gone, whoever didn't read it.
 const LAST_BYTES: Duration = Duration::from_millis(900);
@@ -142,6 +152,9 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams_per_connection)
         .max_header_list_size(limits.max_header_bytes)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(FAULTY_STREAMS)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
     let mut served = pin!(builder.serve_connection(io, TowerToHyperService::new(service)));
