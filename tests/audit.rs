@@ -259,3 +259,30 @@ async fn without_its_audit_log_it_does_not_start() {
     }
     assert_eq!(simulator.calls().len(), 0);
 }
+
+#[tokio::test]
+async fn what_an_operator_does_is_told_and_so_is_who_is_locked_out() {
+    let trail = Trail::new();
+    let world = World::with(generous(Api::V3), trail.setup()).await;
+    let caller = world.caller();
+    caller.token().await.unwrap();
+    caller.lockdown(None, "a key was stolen").await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(caller.token().await.refused().reason, "LOCKED_DOWN");
+        assert_eq!(caller.watch().await.err().unwrap().reason, "LOCKED_DOWN");
+    }
+    caller.unlock(None).await.unwrap();
+    caller.lockdown(Some("nobody"), "a mistake").await.refused();
+    caller.reload().await.unwrap();
+
+    let denied = trail.has("call_denied", |lines| total(lines) == 6).await;
+    assert_eq!(denied[0]["reason"], "LOCKED_DOWN");
+    assert_eq!(denied[0]["caller"]["name"], "tests");
+    assert!(denied[0]["detail"].as_str().unwrap().contains("a key was stolen"));
+    let locks = trail.has("lockdown", |lines| lines.len() == 2).await;
+    assert_eq!((&locks[0]["decision"], &locks[1]["decision"]), (&"allowed".into(), &"denied".into()));
+    assert_eq!(locks[0]["caller"]["uid"], nix::unistd::getuid().as_raw());
+    assert_eq!(trail.has("unlock", |lines| lines.len() == 1).await[0]["method"], "Admin:Unlock");
+    let reload = trail.has("reload", |lines| lines.len() == 1).await;
+    assert_eq!((&reload[0]["decision"], &reload[0]["caller"]["name"]), (&"allowed".into(), &"tests".into()));
+}

@@ -160,6 +160,16 @@ impl AuditLog {
         self.bounded(&self.denials, Origin::of(denial.caller(), peer), now, record);
     }
 
+    /// A call was denied because its caller is locked out; `why` is for a person.
+    pub fn locked_out(&self, caller: &CallerName, peer: &Peer, permission: Permission, why: &str) {
+        let now = self.clock.now();
+        let record = || {
+            let record = self.at(Event::CallDenied, now).by(Some(caller), Some(peer)).detail(why.to_owned());
+            record.method(Some(permission)).decided(Decision::Denied, "LOCKED_DOWN")
+        };
+        self.bounded(&self.denials, Origin::Caller(caller.clone()), now, record);
+    }
+
     /// A caller has as many connections as it may, and one more was closed.
     pub fn connection_denied(&self, caller: &CallerName, peer: &Peer, most: usize) {
         let now = self.clock.now();

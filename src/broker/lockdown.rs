@@ -160,7 +160,10 @@ impl Broker {
         reason: LockReason,
         (by, peer): (&CallerName, &Peer),
     ) -> Result<LockedDown, NoSuchCaller> {
-        self.must_know(&scope)?;
+        self.must_know(&scope).inspect_err(|refused| {
+            let told = Err(("BAD_REQUEST", refused.to_string()));
+            self.audit.admin(AdminAct::Lockdown, Some((by, peer)), told);
+        })?;
         let lock = Lock { since: self.clock.now().wall, reason, by: by.to_string() };
         let change = self.change_locks(|locks| locks.with(&scope, lock.clone())).await;
         // The lock was set before, the ledger is read after: see the module.
@@ -200,7 +203,10 @@ impl Broker {
     ) -> Result<Unlocked, NoSuchCaller> {
         let was_locked = self.lockdown.locks.load().of_scope(&scope).is_some();
         if !was_locked {
-            self.must_know(&scope)?;
+            self.must_know(&scope).inspect_err(|refused| {
+                let told = Err(("BAD_REQUEST", refused.to_string()));
+                self.audit.admin(AdminAct::Unlock, Some((by, peer)), told);
+            })?;
         }
         let change = self.change_locks(|locks| locks.without(&scope)).await;
         let problem = LockState::problem_of(&self.lockdown.written.borrow(), change);

@@ -290,7 +290,15 @@ impl Broker {
         peer: &Peer,
         request: TokenRequest,
     ) -> Result<Arc<HeldToken>, Refusal> {
-        self.token_or_refusal(caller, peer, request).await
+        let answer = self.token_or_refusal(caller, peer, request).await;
+        answer.inspect_err(|refusal| self.note_lock(caller, peer, Permission::GetAccessToken, refusal))
+    }
+
+    /// Puts a refusal on record, if it is for a lock.
+    fn note_lock(&self, caller: &CallerName, peer: &Peer, permission: Permission, refusal: &Refusal) {
+        if let RefusalReason::LockedDown(out) = &refusal.reason {
+            self.audit.locked_out(caller, peer, permission, &out.to_string());
+        }
     }
 
     async fn token_or_refusal(
@@ -343,7 +351,8 @@ impl Broker {
 
     /// The token in hand, and then each new one.
     pub fn watch(self: &Arc<Self>, caller: &CallerName, peer: Arc<Peer>) -> Result<TokenWatch, Refusal> {
-        self.not_locked(caller)?;
+        let locked = self.not_locked(caller);
+        locked.inspect_err(|refusal| self.note_lock(caller, &peer, Permission::WatchAccessToken, refusal))?;
         Ok(TokenWatch::new(Arc::clone(self), caller.clone(), peer))
     }
 
