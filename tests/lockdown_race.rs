@@ -142,11 +142,16 @@ async fn no_call_that_begins_after_a_lockdowns_answer_gets_a_token() {
     let (mut locked, mut answers) = (Vec::new(), Vec::new());
     for run in 0..RUNS {
         let caller = [None, Some("payouts"), None, Some("deposits")][usize::try_from(run % 4).unwrap()];
-        // Not before tokens are being handed out again: otherwise nothing races.
-        let handed = race.got.lock().unwrap().len();
-        while race.got.lock().unwrap().len() < handed + 2 {
-            assert!(!tasks.iter().any(tokio::task::JoinHandle::is_finished), "a client ended");
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        if run % 8 < 4 {
+            // While tokens are being handed out again.
+            let handed = race.got.lock().unwrap().len();
+            while race.got.lock().unwrap().len() < handed + 2 {
+                assert!(!tasks.iter().any(tokio::task::JoinHandle::is_finished), "a client ended");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        } else {
+            // Sooner or later while the login is made for which everybody waits: its token's first readers race.
+            tokio::time::sleep(Duration::from_micros(run * 7919 % 12_000)).await;
         }
         let asked = race.clock.read();
         let done = admin.lockdown(caller, "a race").await.unwrap();

@@ -13,6 +13,8 @@ mod errors;
 mod guard;
 mod health;
 pub mod listener;
+#[cfg(test)]
+mod lockdown_tests;
 mod methods;
 mod open_call;
 mod peer;

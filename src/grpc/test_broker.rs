@@ -74,6 +74,11 @@ pub(super) fn peer(uid: u32) -> Arc<Peer> {
 
 /// A broker whose keeper runs in the background, for as long as the test's runtime.
 pub(super) fn broker() -> Arc<Broker> {
+    broker_with(Arc::new(Forgetful))
+}
+
+/// The same, whose locks are written down here.
+pub(super) fn broker_with(lock_record: Arc<dyn LockRecord>) -> Arc<Broker> {
     let clock = Arc::new(SystemClock);
     let budget = CallBudget::new(CallLimit::B2BINPAY, Arc::new(Forgetful), clock.clone());
     let setup = KeeperSetup {
@@ -107,7 +112,7 @@ pub(super) fn broker() -> Arc<Broker> {
         policy: Policy::new(vec![rule]).unwrap(),
         keys: SignKeys::new(&credentials, None),
         locks: Arc::default(),
-        lock_record: Arc::new(Forgetful),
+        lock_record,
         clock,
         standing: Standing {
             upstream: Arc::new(UpstreamFacts {
