@@ -274,8 +274,10 @@ async fn who_never_reads_its_tokens_is_cut_off_within_a_second() {
     world.caller().token().await.unwrap();
     let socket = world.daemon.peer().await;
     let seen = copy(&socket);
-    let (mut connection, driver) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+    // It has no room for a body: what it asked for stays in the broker.
+    let mut client = http2::Builder::new(TokioExecutor::new());
+    client.initial_stream_window_size(0);
+    let (mut connection, driver) = client.handshake(TokioIo::new(socket)).await.unwrap();
     // It speaks for as long as it takes to ask, and then it neither reads nor closes.
     let asks = async {
         let mut answers = Vec::new();
