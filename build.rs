@@ -23,6 +23,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut prost = tonic_prost_build::Config::new();
     prost.skip_debug(SECRET_MESSAGES);
-    tonic_prost_build::configure().build_transport(false).compile_fds_with_config(descriptors, prost)?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .codec_path("crate::grpc::codec::OneByOne")
+        .compile_fds_with_config(descriptors, prost)?;
     Ok(())
 }

@@ -266,7 +266,7 @@ async fn a_broker_that_has_said_that_it_serves_can_be_stopped_politely() {
         let mut daemon = Daemon::start_in(home).await;
         daemon.signal(Signal::SIGTERM);
         assert_eq!(daemon.ended().await.code(), Some(0));
-        home = daemon.home;
+        home = daemon.leave();
     }
 }
 
@@ -308,7 +308,7 @@ async fn a_socket_on_which_another_listens_is_left_alone() {
     daemon.logged("another process listens here already").await;
     assert!(daemon.log().contains(&socket.display().to_string()), "{}", daemon.log());
     assert!(world.caller().token().await.is_ok());
-    second = daemon.home;
+    second = daemon.leave();
     drop(second);
 }
 

@@ -12,66 +12,15 @@ use b2binpay_simulator::{
     settings::Generation,
 };
 use nix::sys::signal::Signal;
-use support::{Answered, Caller, Daemon, Home, Setup, generous, hex, soon, table::all_pass};
+use support::{
+    Answered, Caller, Daemon, Home, Search, Setup, generous, hex, search::base64, soon, table::all_pass,
+};
 
 const KEY: &str = "k3y-of-the-account-7f1c";
 const SECRET: &str = "s3cret-of-the-account-91be";
 const CALLBACK_SECRET: &str = "callb4ck-secret-55aa";
 /// Stands where a person may read it, so that a search which finds nothing is not one that looks nowhere.
 const CONTROL: &str = "control-4242";
-
-/// Finds secrets in text, as they are and as they are commonly written.
-struct Search {
-    forms: Vec<(String, String)>,
-}
-
-impl Search {
-    fn of<'s>(secrets: impl IntoIterator<Item = &'s str>) -> Self {
-        let forms = secrets.into_iter().flat_map(|secret| {
-            let bytes = secret.as_bytes();
-            let list = bytes.iter().map(u8::to_string).collect::<Vec<_>>();
-            // Base64 of something longer holds it at one of three offsets; the first and last digits depend on neighbours.
-            let base64 = (0..3).map(|offset| {
-                let padded = [&b"\0\0"[..offset], bytes].concat();
-                let digits = base64(&padded);
-                let (from, to) = ([0, 2, 3][offset], padded.len() / 3 * 4);
-                digits[from..to].to_owned()
-            });
-            let url_safe = base64.clone().map(|digits| digits.replace('+', "-").replace('/', "_"));
-            [secret.to_owned(), hex(bytes), list.join(", "), list.join(",")]
-                .into_iter()
-                .chain(base64)
-                .chain(url_safe)
-                .map(|form| (form.to_lowercase(), secret.to_owned()))
-                .collect::<Vec<_>>()
-        });
-        Self { forms: forms.collect() }
-    }
-
-    /// The secrets that stand in the text.
-    fn found_in(&self, text: &str) -> Vec<&str> {
-        let text = text.to_lowercase();
-        let mut found: Vec<_> = self
-            .forms
-            .iter()
-            .filter(|(form, _)| text.contains(form))
-            .map(|(_, secret)| secret.as_str())
-            .collect();
-        found.dedup();
-        found
-    }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    bytes
-        .chunks(3)
-        .flat_map(|three| {
-            let number = (0..3).fold(0, |number, i| number << 8 | u32::from(*three.get(i).unwrap_or(&0)));
-            (0..4).rev().map(move |place| char::from(DIGITS[(number >> (6 * place)) as usize & 63]))
-        })
-        .collect()
-}
 
 #[test]
 fn the_search_finds_what_is_there() {
@@ -84,7 +33,11 @@ fn the_search_finds_what_is_there() {
     assert_eq!(search.found_in(&format!("a {hex} b")), [SECRET]);
     assert_eq!(search.found_in(&format!("{:?}", SECRET.as_bytes())), [SECRET]);
     assert_eq!(search.found_in(&format!("{CONTROL} {SECRET}")).len(), 2);
+    let escaped = Search::of(["a \"quoted\" secret"]);
+    assert_eq!(escaped.found_in(r#"{"x":"a \"quoted\" secret"}"#).len(), 1);
     assert!(search.found_in("nothing of the kind").is_empty());
+    let bytes = [b"\0\xff".as_slice(), SECRET.as_bytes(), b"\0"].concat();
+    assert_eq!(search.found_in_bytes(&bytes), [SECRET]);
 }
 
 /// What was seen of a daemon from outside, and what should not have been.
@@ -250,6 +203,10 @@ fn search(daemon: &Daemon, simulator: &Simulator, seen: &Seen) {
     let control = Search::of([CONTROL]);
     assert_eq!(control.found_in(&log), [CONTROL], "the log tells too little to prove anything:\n{log}");
     assert_eq!(control.found_in(&seen.text), [CONTROL], "{}", seen.text);
+    // What libraries say at that level holds headers and frames: they are not let speak.
+    for library in ["h2", "hyper", "rustls", "reqwest", "tonic", "tower"] {
+        assert!(!log.contains(&format!("\"target\":\"{library}")), "{library} speaks:\n{log}");
+    }
     assert!(log.lines().count() > 20 && simulator.calls().len() > 10, "{log}");
 }
 

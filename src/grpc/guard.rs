@@ -205,6 +205,8 @@ impl Party {
 /// whoever made it.
 struct WatchedBody {
     inner: Body,
+    /// What was said last: see `codec`.
+    said: Option<bytes::Bytes>,
     cut: Cut,
     ended: bool,
 }
@@ -214,7 +216,7 @@ type Cut = Pin<Box<dyn Future<Output = Status> + Send>>;
 
 impl WatchedBody {
     fn new(inner: Body, cut: Cut) -> Self {
-        Self { inner, cut, ended: false }
+        Self { inner, said: None, cut, ended: false }
     }
 }
 
@@ -268,10 +270,14 @@ impl http_body::Body for WatchedBody {
         if let Poll::Ready(status) = self.cut.as_mut().poll(cx) {
             self.ended = true;
             // What the inner stream holds, a token above all, goes with it.
-            self.inner = Body::empty();
+            (self.inner, self.said) = (Body::empty(), None);
             return Poll::Ready(Some(Ok(Frame::trailers(trailers_of(&status)))));
         }
-        Pin::new(&mut self.inner).poll_frame(cx).map_ok(|frame| {
+        let this = &mut *self;
+        Pin::new(&mut this.inner).poll_frame(cx).map_ok(|frame| {
+            if let Some(said) = frame.data_ref() {
+                this.said = Some(said.clone());
+            }
             let completed = frame.trailers_ref().and_then(failure_in).as_ref().and_then(completed);
             completed.map_or(frame, |status| Frame::trailers(trailers_of(&status)))
         })

@@ -6,6 +6,7 @@
 //! errors that tonic made the details that ours have.
 
 pub mod client;
+mod codec;
 mod connection;
 mod convert;
 mod deadline;

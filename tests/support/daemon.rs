@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex},
 };
 
 use b2binpay_simulator::{Api, Simulator};
@@ -21,7 +22,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{Caller, RawCaller, soon};
+use super::{Caller, RawCaller, Search, soon};
 
 /// What a daemon is started with.
 #[derive(Clone)]
@@ -68,20 +69,23 @@ impl Default for Setup {
             base_url: None,
             callback_secret: true,
             state: None,
-            log_level: "debug",
+            log_level: "trace",
         }
     }
 }
 
 /// A folder with everything that a daemon needs, which outlives the daemon.
 pub struct Home {
-    folder: TempDir,
+    folder: Arc<TempDir>,
+    /// All that was ever written into its files of secrets.
+    secrets: Mutex<Vec<String>>,
 }
 
 impl Home {
     /// Writes the configuration and the credentials for a daemon against `simulator`.
     pub fn new(simulator: &Simulator, setup: &Setup) -> Self {
-        let home = Self { folder: tempfile::tempdir().expect("a temporary folder") };
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let home = Self { folder, secrets: Mutex::default() };
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755))
             .expect("the folder's mode is set");
         fs::create_dir(home.path().join("state")).expect("the state directory is made");
@@ -127,6 +131,7 @@ impl Home {
     }
 
     pub fn write_secret(&self, name: &str, content: &str) {
+        self.secrets.lock().expect("nobody panics here").push(content.to_owned());
         let path = self.path().join(name);
         fs::write(&path, format!("{content}\n")).expect("the secret is written");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode is set");
@@ -271,7 +276,30 @@ impl Daemon {
     pub async fn kill(mut self) -> Home {
         self.signal(Signal::SIGKILL);
         self.ended().await;
-        self.home
+        self.leave()
+    }
+
+    /// Gives the folder of a daemon back that has ended.
+    pub fn leave(self) -> Home {
+        let folder = Arc::clone(&self.home.folder);
+        let secrets = Mutex::new(self.home.secrets.lock().expect("nobody panics here").clone());
+        Home { folder, secrets }
+    }
+}
+
+/// Whatever a test is about: nothing secret may stand in what its daemon wrote, which is all that it can write.
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let log = self.log();
+        let secrets = self.home.secrets.lock().expect("nobody panics here");
+        // A short one is a word that a test wrote in a secret's place, and may be anybody's.
+        let search = Search::of(secrets.iter().map(String::as_str).filter(|secret| secret.len() >= 12));
+        assert_eq!(search.found_in(&log), [""; 0], "a secret in the log:\n{log}");
+        // All tokens of the simulator begin so.
+        assert!(!log.contains("eyJ"), "a token in the log:\n{log}");
     }
 }
 

@@ -14,6 +14,7 @@ pub mod frames;
 pub mod pki;
 pub mod raw;
 pub mod rpc;
+pub mod search;
 pub mod table;
 pub mod tls;
 pub mod users;
@@ -24,6 +25,7 @@ use b2binpay_simulator::{Api, Settings, Simulator, settings::Limit};
 pub use daemon::{Daemon, Home, Setup};
 pub use raw::RawCaller;
 pub use rpc::{Answered, Caller, Refused};
+pub use search::Search;
 
 /// How long anything may take before a test says that it never came. Long: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);

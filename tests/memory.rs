@@ -1,0 +1,103 @@
+//! What is in a daemon's memory, and what is there no more. A core holds the same: it is read as root reads it, from outside.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "for tests alone: a panic is their way to fail")]
+
+mod support;
+
+use std::time::Duration;
+
+use b2binpay_broker::grpc::proto::{Verdict, verify_sign_request::Subject};
+use b2binpay_simulator::{Api, CallbackSpec, Credentials, Settings, Simulator, settings::Generation};
+use support::{Daemon, Search, Setup, generous, soon, users::may_be_others};
+
+// With characters that JSON and forms write otherwise.
+const OLD: [&str; 3] =
+    ["0ld\"key of\\the account-7f1c", "0ld\"secret of\\the account-91be", "0ld\"callback secret-55aa"];
+const NEW: [&str; 3] =
+    ["n3w\"key of\\the account-0c4d", "n3w\"secret of\\the account-e1aa", "n3w\"callback secret-77bb"];
+
+/// How long what is freed a moment later may take to be freed: the end of a connection, above all.
+const MOMENT: Duration = Duration::from_secs(10);
+
+fn settings(api: Api) -> Settings {
+    Settings {
+        credentials: Credentials::new(OLD[0], OLD[1]),
+        callback_secret: OLD[2].to_owned(),
+        ..generous(api)
+    }
+}
+
+fn in_memory<'s>(search: &'s Search, daemon: &Daemon) -> Vec<&'s str> {
+    search.found_in_memory_of(daemon.pid()).expect("root may read it")
+}
+
+/// Waits until nothing that is searched for is in memory.
+async fn gone(search: &Search, daemon: &Daemon) {
+    let looking = async {
+        loop {
+            let found = in_memory(search, daemon);
+            if found.is_empty() {
+                return;
+            }
+            // There is no event for memory that is overwritten: it is looked at again.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(MOMENT, looking).await.is_ok();
+    assert!(in_time, "still in memory: {:?}", in_memory(search, daemon));
+}
+
+/// The part of a token that no other has.
+fn distinct(token: &str) -> &str {
+    token.rsplit_once('.').map_or(token, |(_, last)| last)
+}
+
+/// Uses the broker in every way that brings secrets into its memory.
+async fn use_it(daemon: &Daemon, simulator: &Simulator, api: Api) -> String {
+    let caller = daemon.caller();
+    let mut watch = caller.watch().await.unwrap();
+    let told = soon("a token", watch.message()).await.unwrap().unwrap().token.unwrap();
+    for _ in 0..20 {
+        assert_eq!(caller.token().await.unwrap().access_token, told.access_token);
+    }
+    let generation = if api == Api::V2 { Generation::V2 } else { Generation::V3 };
+    let callback = simulator.callback(&CallbackSpec { api: generation, ..CallbackSpec::default() });
+    let found = caller.verify(Subject::Callback(callback), None).await.unwrap();
+    assert_eq!(found.verdict(), Verdict::Valid);
+    distinct(&told.access_token).to_owned()
+}
+
+#[tokio::test]
+async fn after_a_reload_nothing_is_left_of_the_old_credentials_and_their_token() {
+    if !may_be_others() {
+        return;
+    }
+    for api in [Api::V2, Api::V3] {
+        let simulator = Simulator::start(settings(api)).await.unwrap();
+        let daemon = Daemon::start(&simulator, Setup::default()).await;
+        // Streams that go on through it, one of which nobody reads.
+        let caller = daemon.caller();
+        let mut watch = caller.watch().await.unwrap();
+        let _unread = caller.watch().await.unwrap();
+        soon("a token", watch.message()).await.unwrap().unwrap();
+        let token = use_it(&daemon, &simulator, api).await;
+        let old: Vec<_> = if api == Api::V2 { OLD[..2].to_vec() } else { OLD.to_vec() };
+        // It would be found: what is in use is there.
+        let planted = Search::of([OLD[1], token.as_str()]);
+        let mut wanted = vec![OLD[1], token.as_str()];
+        wanted.sort_unstable();
+        assert_eq!(in_memory(&planted, &daemon), wanted, "{api:?}");
+
+        simulator.set(|settings| {
+            settings.credentials = Credentials::new(NEW[0], NEW[1]);
+            settings.callback_secret = NEW[2].to_owned();
+        });
+        daemon.home.write_credentials(&simulator);
+        caller.reload().await.unwrap();
+        let next = soon("the next token", watch.message()).await.unwrap().unwrap().token.unwrap();
+        assert_eq!(use_it(&daemon, &simulator, api).await, distinct(&next.access_token));
+
+        gone(&Search::of(old.into_iter().chain([token.as_str()])), &daemon).await;
+        let now = Search::of([NEW[1], distinct(&next.access_token)]);
+        assert_eq!(in_memory(&now, &daemon).len(), 2);
+    }
+}
