@@ -3,11 +3,12 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use b2binpay_broker::grpc::proto::{Verdict, verify_sign_request::Subject};
 use b2binpay_simulator::{Api, CallbackSpec, Credentials, Settings, Simulator, settings::Generation};
-use support::{Daemon, Search, Setup, generous, soon, users::may_be_others};
+use support::{Daemon, Home, Search, Setup, generous, soon, users::may_be_others};
+use tokio::process::Command;
 
 // With characters that JSON and forms write otherwise.
 const OLD: [&str; 3] =
@@ -100,4 +101,30 @@ async fn after_a_reload_nothing_is_left_of_the_old_credentials_and_their_token()
         let now = Search::of([NEW[1], distinct(&next.access_token)]);
         assert_eq!(in_memory(&now, &daemon).len(), 2);
     }
+}
+
+#[tokio::test]
+async fn no_other_process_of_the_user_can_read_the_memory() {
+    const USER: u32 = 54_321;
+    if !may_be_others() {
+        return;
+    }
+    // What the kernel asks of whoever opens any of these is what it asks of a debugger.
+    let can_read = async |pid: u32, file: &str| {
+        let read =
+            Command::new("head").args(["-c1", &format!("/proc/{pid}/{file}")]).uid(USER).gid(USER).output();
+        !String::from_utf8_lossy(&read.await.unwrap().stderr).contains("Permission denied")
+    };
+    let mut open = Command::new("sleep").arg("1000").uid(USER).gid(USER).kill_on_drop(true).spawn().unwrap();
+    let simulator = Simulator::start(settings(Api::V3)).await.unwrap();
+    let daemon = Daemon::spawn_as(Home::new(&simulator, &Setup::default()), USER);
+    daemon.logged("\"serving\"").await;
+    for file in ["environ", "mem"] {
+        assert!(can_read(open.id().unwrap(), file).await, "{file} of a process that protects nothing");
+        assert!(!can_read(daemon.pid(), file).await, "{file} of the daemon");
+    }
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
+    open.kill().await.unwrap();
 }

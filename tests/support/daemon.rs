@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -215,6 +215,21 @@ impl Daemon {
         Self::spawn_by(home, shell)
     }
 
+    /// Starts one that is this user's, as are its files.
+    pub fn spawn_as(home: Home, uid: u32) -> Self {
+        give(home.path(), uid);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_b2binpay-broker"));
+        command.uid(uid).gid(uid);
+        Self::spawn_by(home, command)
+    }
+
+    /// Starts one that another program watches over.
+    pub fn spawn_under(home: Home, program: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(env!("CARGO_BIN_EXE_b2binpay-broker"));
+        Self::spawn_by(home, command)
+    }
+
     fn spawn_by(home: Home, mut command: Command) -> Self {
         let mut child = command
             .arg("serve")
@@ -284,6 +299,14 @@ impl Daemon {
         let folder = Arc::clone(&self.home.folder);
         let secrets = Mutex::new(self.home.secrets.lock().expect("nobody panics here").clone());
         Home { folder, secrets }
+    }
+}
+
+/// Gives a folder and all in it to another user.
+fn give(path: &Path, uid: u32) {
+    chown(path, Some(uid), Some(uid)).expect("root gives it away");
+    for entry in fs::read_dir(path).into_iter().flatten() {
+        give(&entry.expect("it can be read").path(), uid);
     }
 }
 
