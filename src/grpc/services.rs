@@ -149,15 +149,18 @@ impl Admin {
         Self { broker, reload, ports }
     }
 
+    /// Each of these two is a task of its own: a client that hangs up in between must not keep it from the record.
     async fn locked_down(
         &self,
         asked: &LockdownRequest,
-        by: (&CallerName, &Peer),
+        (caller, peer): (CallerName, Arc<Peer>),
     ) -> Result<LockdownResponse, Status> {
         let scope = convert::scope(asked.caller.as_deref())?;
         let reason =
             asked.reason.parse().map_err(|error: NotAReason| bad_field("reason", error.to_string()))?;
-        let done = self.broker.lockdown(scope, reason, by).await;
+        let broker = Arc::clone(&self.broker);
+        let locking = tokio::spawn(async move { broker.lockdown(scope, reason, (&caller, &peer)).await });
+        let done = locking.await.map_err(|_| ErrorReason::Internal.status("the lockdown was broken off"))?;
         let done = done.map_err(|error| bad_field("caller", error.to_string()))?;
         Ok(convert::locked_down(done, self.broker.knows_holders_since()))
     }
@@ -165,10 +168,13 @@ impl Admin {
     async fn unlocked(
         &self,
         asked: &UnlockRequest,
-        by: (&CallerName, &Peer),
+        (caller, peer): (CallerName, Arc<Peer>),
     ) -> Result<UnlockResponse, Status> {
         let scope = convert::scope(asked.caller.as_deref())?;
-        let done = self.broker.unlock(scope, by).await;
+        let broker = Arc::clone(&self.broker);
+        let unlocking = tokio::spawn(async move { broker.unlock(scope, (&caller, &peer)).await });
+        let done =
+            unlocking.await.map_err(|_| ErrorReason::Internal.status("the unlocking was broken off"))?;
         done.map(convert::unlocked).map_err(|error| bad_field("caller", error.to_string()))
     }
 }
@@ -200,11 +206,11 @@ impl BrokerAdminService for Admin {
     ) -> Result<Response<LockdownResponse>, Status> {
         let Admitted { caller, peer, .. } = admitted(&request)?;
         let asked = request.get_ref();
-        self.locked_down(asked, (&caller, &peer)).await.map(Response::new)
+        self.locked_down(asked, (caller, peer)).await.map(Response::new)
     }
 
     async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
         let Admitted { caller, peer, .. } = admitted(&request)?;
-        self.unlocked(request.get_ref(), (&caller, &peer)).await.map(Response::new)
+        self.unlocked(request.get_ref(), (caller, peer)).await.map(Response::new)
     }
 }

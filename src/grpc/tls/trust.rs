@@ -61,12 +61,19 @@ impl Trust {
 /// Comes when the wall clock is past the first of these that lies ahead.
 async fn next(ends: &[Timestamp], clock: &dyn Clock) {
     let now = clock.now().wall;
-    let Some(end) = ends.iter().filter(|end| **end > now).min() else { return std::future::pending().await };
-    // A certificate holds through the second of its end.
-    while clock.now().wall <= *end {
-        let left = Duration::try_from(end.duration_since(clock.now().wall)).unwrap_or_default();
-        tokio::time::sleep((left + Duration::from_secs(1)).min(LONGEST_STEP)).await;
+    let Some(over) = ends.iter().map(|end| over(*end)).filter(|over| *over > now).min() else {
+        return std::future::pending().await;
+    };
+    while clock.now().wall < over {
+        let left = Duration::try_from(over.duration_since(clock.now().wall)).unwrap_or_default();
+        tokio::time::sleep((left + Duration::from_millis(1)).min(LONGEST_STEP)).await;
     }
+}
+
+/// When a certificate of this end holds no more: it does through the whole second of its end, and that is how time is counted
+/// where it is verified.
+fn over(end: Timestamp) -> Timestamp {
+    end.checked_add(Duration::from_secs(1)).unwrap_or(Timestamp::MAX)
 }
 
 fn unix_time(at: Timestamp) -> UnixTime {
