@@ -1,7 +1,7 @@
 //! The doors: sockets, and the loop that accepts.
 //!
 //! tonic's own loop waits for ever on one silent peer when it stops, spins when file descriptors run out, and bounds
-//! neither connections nor first bytes; so this one is ours. It is one loop for every kind of door: a [`Socket`] is what
+//! neither connections nor first bytes; so this one is ours. It is one loop for every kind of door: a `Socket` is what
 //! differs between them, which is how they learn who comes. It promises:
 //!
 //! - that nobody comes in for whom the broker has no place, and that who the policy doesn't know stays for seconds;

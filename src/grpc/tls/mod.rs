@@ -4,7 +4,7 @@
 //!
 //! - that a peer has the one name that its certificate gives it, that the certificate was signed by one of the configured
 //!   authorities, is in its time and not revoked, when it connects, whenever what is believed changes, and at the
-//!   certificate's end ([`Trust`]). A resumed session would skip the first of these, so there are none;
+//!   certificate's end (`Trust`). A resumed session would skip the first of these, so there are none;
 //! - that files which change are read again by themselves ([`follow`]), all of a listener's at once or none, and that
 //!   connections go on over it, unless their certificates are no longer believed;
 //! - that the dates of all certificates are known ([`CertificateFacts`]), and that one that ends is told in time.
