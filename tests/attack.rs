@@ -16,7 +16,7 @@ use std::{fs, time::Duration};
 
 use b2binpay_simulator::Api;
 use support::{
-    Caller, Daemon, Setup, Stopwatch, World,
+    Caller, Daemon, Setup, Stopwatch, World, closed,
     frames::{
         CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
         WINDOW_UPDATE, call, flood, flood_and_read, frame, greeting,
@@ -26,11 +26,7 @@ use support::{
     soon,
     users::{connect_as, may_be_others},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
-    task::JoinSet,
-};
+use tokio::{io::AsyncWriteExt, net::UnixStream, task::JoinSet};
 
 /// The good caller's user, whom the policy knows as `good`.
 const GOOD: u32 = 54321;
@@ -144,12 +140,6 @@ impl Attackers {
     }
 }
 
-/// Waits until the other end has closed.
-async fn closed(mut peer: UnixStream) {
-    // A reset is as good an end as any.
-    let _ = soon("the end of the connection", peer.read_to_end(&mut Vec::new())).await;
-}
-
 /// The number of a client's n-th stream.
 const fn stream(n: u32) -> u32 {
     2 * n + 1
@@ -168,7 +158,7 @@ async fn a_caller_that_opens_connections_without_end() {
             // Who finds a place after all is gone again at once.
             let mut one_more = attackers.connect().await;
             let _ = one_more.shutdown().await;
-            closed(one_more).await;
+            closed(&mut one_more).await;
         }
     })
     .await;
@@ -196,8 +186,8 @@ async fn peers_that_say_nothing_or_half_of_their_preface() {
                 let _ = peer.write_all(&PREFACE[..n % PREFACE.len()]).await;
                 silent.push(peer);
             }
-            for peer in silent {
-                closed(peer).await;
+            for mut peer in silent {
+                closed(&mut peer).await;
             }
         },
     )
@@ -211,8 +201,8 @@ async fn idle_peers_that_answer_no_ping() {
         for _ in 0..100 {
             deaf.push(attackers.greeted().await);
         }
-        for peer in deaf {
-            closed(peer).await;
+        for mut peer in deaf {
+            closed(&mut peer).await;
         }
     })
     .await;
@@ -235,7 +225,7 @@ async fn garbage_before_and_after_the_preface_and_http_1_1() {
             // It may be closed before all of it is written.
             let _ = peer.write_all(&garbage).await;
             let _ = peer.shutdown().await;
-            closed(peer).await;
+            closed(&mut peer).await;
         }
     })
     .await;

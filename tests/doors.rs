@@ -12,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use support::{
-    Caller, Daemon, Home, RawCaller, Setup, Stopwatch, World, generous, soon,
+    Caller, Daemon, Home, RawCaller, Setup, Stopwatch, World, closed, generous, soon,
     users::{connect_as, may_be_others},
 };
 use tokio::{
@@ -28,12 +28,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 fn with_limits(limits: &str) -> Setup {
     Setup { rest: format!("[limits]\n{limits}\n"), ..Setup::default() }
-}
-
-/// Waits until the other end has closed.
-async fn closed(peer: &mut UnixStream) {
-    // A reset is as good an end as any.
-    let _ = soon("the end of the connection", peer.read_to_end(&mut Vec::new())).await;
 }
 
 // ---- stopping

@@ -15,7 +15,7 @@ use b2binpay_simulator::{
     settings::{Forms, Limit, RetryAfter},
 };
 use jiff::SignedDuration;
-use support::{Answered, Caller, Daemon, RawCaller, Refused, Setup, generous, soon, table::all_pass};
+use support::{Answered, Caller, Daemon, RawCaller, Refused, Setup, generous, soon, table::all_pass, told};
 use tokio::{net::TcpStream, task::JoinHandle};
 use tonic::{Code, Streaming};
 
@@ -172,11 +172,6 @@ fn settings(api: Api, failure: &Failure) -> Settings {
     // A refusal is asked about again after ten to thirty seconds.
     let lifetime = if failure.passes { 30 } else { 60 };
     Settings { access_lifetime: Some(Duration::from_secs(lifetime)), ..generous(api) }
-}
-
-async fn told(watch: &mut Streaming<WatchAccessTokenResponse>) -> (TokenReason, String) {
-    let told = soon("a token on the stream", watch.message()).await.expect("it goes on").expect("it goes on");
-    (told.reason(), told.token.expect("a token").token_id)
 }
 
 /// No refresh token was presented again once the upstream may have spent it.

@@ -143,7 +143,7 @@ struct Exception {
     why: &'static str,
 }
 
-const EXCEPTIONS: [Exception; 17] = [
+const EXCEPTIONS: [Exception; 19] = [
     Exception {
         module: "caller",
         path: "std::net::SocketAddr",
@@ -188,6 +188,12 @@ const EXCEPTIONS: [Exception; 17] = [
     },
     Exception { module: "grpc::tls", path: "crate::config::NamedFile", why: "the same" },
     Exception { module: "grpc::tls", path: "crate::config::Position", why: "the same" },
+    Exception {
+        module: "grpc::tls",
+        path: "crate::config::FileProblem",
+        why: "what is wrong with a file is told alike, whoever reads it",
+    },
+    Exception { module: "grpc::tls", path: "crate::config::FileProblems", why: "the same" },
     Exception {
         module: "grpc::tls",
         path: "crate::config::Warning",

@@ -10,12 +10,10 @@ use b2binpay_simulator::{Api, Fault, FaultKind, Simulator};
 use http::StatusCode;
 use nix::sys::signal::Signal;
 use support::{
-    Answered, Caller, Daemon, Home, RawCaller, Setup, Stopwatch, World, generous, raw::GET_ACCESS_TOKEN, soon,
+    Answered, Caller, Daemon, Home, RawCaller, Setup, Stopwatch, World, closed, generous,
+    raw::GET_ACCESS_TOKEN, soon,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// An empty SETTINGS frame, which a client sends after its preface.
@@ -23,14 +21,6 @@ const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
 
 fn with_limits(limits: &str) -> Setup {
     Setup { rest: format!("[limits]\n{limits}\n"), ..Setup::default() }
-}
-
-/// Waits until the other end has closed; what it said before that.
-async fn closed(peer: &mut UnixStream) -> Vec<u8> {
-    let mut said = Vec::new();
-    // A reset is as good an end as any.
-    let _ = soon("the end of the connection", peer.read_to_end(&mut said)).await;
-    said
 }
 
 // ---- connections

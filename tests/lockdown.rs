@@ -16,11 +16,11 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use support::{
-    Answered, Caller, Daemon, Refused, Setup, Stopwatch, World, generous, raw::GET_ACCESS_TOKEN, soon,
-    users::may_be_others,
+    Answered, Caller, Daemon, Refused, Setup, Stopwatch, World, end_of, generous, raw::GET_ACCESS_TOKEN,
+    soon, users::may_be_others,
 };
 use tokio::{net::UnixStream, process::Command};
-use tonic::{Code, Streaming};
+use tonic::Code;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -35,16 +35,6 @@ fn is_locked_out(refused: &Refused) {
         "{refused:?}"
     );
     assert_eq!(refused.retry_after, None);
-}
-
-async fn end_of<T>(stream: &mut Streaming<T>) -> Refused {
-    loop {
-        match soon("the end of the stream", stream.message()).await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("it ended without a word"),
-            Err(status) => return status.into(),
-        }
-    }
 }
 
 async fn health(caller: &Caller, service: &str) -> ServingStatus {

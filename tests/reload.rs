@@ -13,7 +13,7 @@ use b2binpay_simulator::{
     settings::{Generation, Limit},
 };
 use nix::sys::signal::Signal;
-use support::{Answered, Caller, Daemon, Refused, Setup, World, generous, soon, users::may_be_others};
+use support::{Answered, Caller, Daemon, Refused, Setup, World, generous, soon, told, users::may_be_others};
 use tonic::{Code, Streaming};
 
 /// The user of another caller than whoever runs the tests.
@@ -42,11 +42,6 @@ fn rotate(simulator: &Simulator) {
             Credentials { key: "another-api-key".to_owned(), secret: "another-api-secret".to_owned() };
         settings.callback_secret = String::from("another-callback-secret");
     });
-}
-
-async fn told(watch: &mut Streaming<WatchAccessTokenResponse>) -> (TokenReason, String) {
-    let told = soon("a token on the stream", watch.message()).await.unwrap().expect("the stream goes on");
-    (told.reason(), told.token.unwrap().token_id)
 }
 
 async fn end_of(watch: &mut Streaming<WatchAccessTokenResponse>) -> Refused {

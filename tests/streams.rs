@@ -5,11 +5,13 @@ mod support;
 
 use std::time::Duration;
 
-use b2binpay_broker::grpc::proto::{BrokerState, TokenReason, WatchAccessTokenResponse};
+use b2binpay_broker::grpc::proto::{BrokerState, TokenReason};
 use b2binpay_simulator::{Api, Fault, FaultKind, Settings, Simulator};
 use futures_util::stream;
 use nix::sys::signal::Signal;
-use support::{Answered, Caller, Daemon, Refused, Setup, World, generous, soon, table::all_pass};
+use support::{
+    Answered, Caller, Daemon, Refused, Setup, World, end_of, generous, soon, table::all_pass, told,
+};
 use tonic::{Code, Streaming};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
@@ -19,22 +21,6 @@ use tonic_health::pb::{
 const TOKENS: &str = "b2binpay.broker.v1.TokenBrokerService";
 const SIGNS: &str = "b2binpay.broker.v1.TokenBrokerService/VerifySign";
 const ADMIN: &str = "b2binpay.broker.v1.BrokerAdminService";
-
-async fn told(watch: &mut Streaming<WatchAccessTokenResponse>) -> (TokenReason, String) {
-    let told = soon("a token on the stream", watch.message()).await.expect("it goes on").expect("it goes on");
-    (told.reason(), told.token.expect("a token").token_id)
-}
-
-/// The error that ends a stream.
-async fn end_of<T>(stream: &mut Streaming<T>) -> Refused {
-    loop {
-        match soon("the end of the stream", stream.message()).await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("it ended without a word"),
-            Err(status) => return status.into(),
-        }
-    }
-}
 
 async fn check(caller: &Caller, service: &str) -> Result<ServingStatus, Refused> {
     let mut health = HealthClient::new(caller.channel.clone());

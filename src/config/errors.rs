@@ -80,6 +80,44 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
+/// A file that the configuration names and that can't be used.
+#[derive(Debug)]
+pub struct FileProblem<F> {
+    /// The key that names it.
+    pub key: &'static str,
+    /// Where in the configuration it stands.
+    pub position: Position,
+    /// The file, if it could be opened.
+    pub path: Option<PathBuf>,
+    /// What is wrong.
+    pub fault: F,
+}
+
+/// All such files: one line each.
+#[derive(Debug)]
+pub struct FileProblems<F> {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// What is wrong; at least one.
+    pub problems: Vec<FileProblem<F>>,
+}
+
+impl<F: fmt::Display> fmt::Display for FileProblems<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, problem) in self.problems.iter().enumerate() {
+            let newline = if number == 0 { "" } else { "\n" };
+            write!(f, "{newline}{}:{}: {}", self.config.display(), problem.position, problem.key)?;
+            if let Some(path) = &problem.path {
+                write!(f, " ({})", path.display())?;
+            }
+            write!(f, ": {}", problem.fault)?;
+        }
+        Ok(())
+    }
+}
+
+impl<F: fmt::Debug + fmt::Display> std::error::Error for FileProblems<F> {}
+
 /// Something that works but that the operator should know. `check` shows it, `serve` logs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Warning {

@@ -3,7 +3,6 @@
 //! No error and no warning shows what a file holds, nor the name of a file that can't be opened: see [`super::errors`].
 
 use std::{
-    fmt,
     fs::{File, Metadata, OpenOptions},
     io::{self, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
@@ -14,7 +13,7 @@ use jiff::Timestamp;
 use nix::fcntl::OFlag;
 use zeroize::Zeroizing;
 
-use super::{Config, CredentialFile, CredentialFiles, Environment, Position, Warning};
+use super::{Config, CredentialFile, CredentialFiles, Environment, FileProblem, FileProblems, Warning};
 use crate::{credentials::Credentials, secret::SecretString};
 
 /// The longest secret, in bytes. What is longer is another file.
@@ -100,43 +99,8 @@ fn looked_in(folders: &[PathBuf]) -> String {
     if each.is_empty() { String::new() } else { format!(" in {}", each.join(" or ")) }
 }
 
-/// One secret that can't be read.
-#[derive(Debug)]
-pub struct CredentialProblem {
-    /// The key that names its file.
-    pub key: &'static str,
-    /// Where in the configuration it stands.
-    pub position: Position,
-    /// The file, if there is one.
-    pub path: Option<PathBuf>,
-    /// What is wrong.
-    pub fault: UnreadableCredential,
-}
-
-/// All secrets that can't be read: one line each.
-#[derive(Debug)]
-pub struct CredentialErrors {
-    /// The configuration file.
-    pub config: PathBuf,
-    /// What is wrong; at least one.
-    pub problems: Vec<CredentialProblem>,
-}
-
-impl fmt::Display for CredentialErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, problem) in self.problems.iter().enumerate() {
-            let newline = if number == 0 { "" } else { "\n" };
-            write!(f, "{newline}{}:{}: {}", self.config.display(), problem.position, problem.key)?;
-            if let Some(path) = &problem.path {
-                write!(f, " ({})", path.display())?;
-            }
-            write!(f, ": {}", problem.fault)?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for CredentialErrors {}
+/// All secrets that can't be read.
+pub type CredentialErrors = FileProblems<UnreadableCredential>;
 
 impl Config {
     /// Reads the credentials from their files. `now` tells whether the previous ones have ended: then their files are not
@@ -181,7 +145,7 @@ struct Reader<'a> {
     environment: &'a Environment,
     sources: Vec<CredentialSource>,
     warnings: Vec<Warning>,
-    problems: Vec<CredentialProblem>,
+    problems: Vec<FileProblem<UnreadableCredential>>,
 }
 
 impl Reader<'_> {
@@ -235,7 +199,7 @@ impl Reader<'_> {
         path: Option<PathBuf>,
         fault: UnreadableCredential,
     ) -> Option<SecretString> {
-        self.problems.push(CredentialProblem { key: file.key, position: file.position, path, fault });
+        self.problems.push(FileProblem { key: file.key, position: file.position, path, fault });
         None
     }
 

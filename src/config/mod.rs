@@ -37,8 +37,8 @@ use tracing::Level;
 pub use self::{
     callers::{Accounts, SystemAccounts},
     credentials::{CredentialFile, CredentialFiles, PreviousFiles},
-    errors::{ConfigErrors, Position, Problem, Warning},
-    files::{CredentialErrors, CredentialProblem, CredentialSource, LoadedCredentials, UnreadableCredential},
+    errors::{ConfigErrors, FileProblem, FileProblems, Position, Problem, Warning},
+    files::{CredentialErrors, CredentialSource, LoadedCredentials, UnreadableCredential},
     keys::{KEYS, Key, Kind, Range, Unset},
     listen::{Listen, NamedFile, TlsFiles},
     reference::reference,

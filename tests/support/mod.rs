@@ -24,8 +24,9 @@ use std::{fmt::Write as _, time::Duration};
 use b2binpay_simulator::{Api, Settings, Simulator, settings::Limit};
 pub use daemon::{Daemon, Home, Setup};
 pub use raw::RawCaller;
-pub use rpc::{Answered, Caller, Refused};
+pub use rpc::{Answered, Caller, Refused, end_of, told};
 pub use search::Search;
+use tokio::{io::AsyncReadExt, net::UnixStream};
 
 /// How long anything may take before a test says that it never came. Long: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -96,4 +97,12 @@ pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, event)
         .await
         .unwrap_or_else(|_| panic!("{what}: nothing within {PATIENCE:?}"))
+}
+
+/// Waits until the other end has closed the connection; what it said before.
+pub async fn closed(peer: &mut UnixStream) -> Vec<u8> {
+    let mut said = Vec::new();
+    // A reset is as good an end as any.
+    let _ = soon("the end of the connection", peer.read_to_end(&mut said)).await;
+    said
 }

@@ -4,8 +4,8 @@ use std::{io, path::Path, time::Duration};
 
 use b2binpay_broker::grpc::proto::{
     BrokerState, GetAccessTokenRequest, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse,
-    LockdownRequest, LockdownResponse, ReloadRequest, ReloadResponse, UnlockRequest, UnlockResponse,
-    VerifySignRequest, VerifySignResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
+    LockdownRequest, LockdownResponse, ReloadRequest, ReloadResponse, TokenReason, UnlockRequest,
+    UnlockResponse, VerifySignRequest, VerifySignResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
     broker_admin_service_client::BrokerAdminServiceClient,
     token_broker_service_client::TokenBrokerServiceClient, verify_sign_request::Subject,
 };
@@ -203,5 +203,22 @@ impl Caller {
     /// Waits until it is in this state.
     pub async fn in_state(&self, state: BrokerState) -> GetStatusResponse {
         self.status_where(state.as_str_name(), |status| status.state() == state).await
+    }
+}
+
+/// The next token of a stream, and why it is told.
+pub async fn told(watch: &mut Streaming<WatchAccessTokenResponse>) -> (TokenReason, String) {
+    let told = soon("a token on the stream", watch.message()).await.expect("it goes on").expect("it goes on");
+    (told.reason(), told.token.expect("a token").token_id)
+}
+
+/// The error that ends a stream, whatever it says before.
+pub async fn end_of<T>(stream: &mut Streaming<T>) -> Refused {
+    loop {
+        match soon("the end of the stream", stream.message()).await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended without a word"),
+            Err(status) => return status.into(),
+        }
     }
 }

@@ -3,10 +3,9 @@
 //! No message shows what a file holds, nor the name of a file that can't be opened: people paste keys into the wrong place.
 
 use std::{
-    fmt, fs,
+    fs,
     io::{self, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::PathBuf,
 };
 
 use nix::fcntl::OFlag;
@@ -16,7 +15,7 @@ use rustls::pki_types::{
 };
 use zeroize::Zeroizing;
 
-use crate::config::{NamedFile, Position};
+use crate::config::{FileProblem, FileProblems, NamedFile};
 
 /// The largest file that is read. Lists of revoked certificates are the largest there are.
 const LARGEST: u64 = 16 << 20;
@@ -71,51 +70,15 @@ pub enum FileFault {
     Refused(rustls::Error),
 }
 
-/// One file that can't be used.
-#[derive(Debug)]
-pub struct FileProblem {
-    /// The key that names it.
-    pub key: &'static str,
-    /// Where in the configuration it stands.
-    pub position: Position,
-    /// The file, if it could be opened.
-    pub path: Option<PathBuf>,
-    /// What is wrong.
-    pub fault: FileFault,
-}
+/// All that keeps a listener from speaking TLS.
+pub type TlsProblem = FileProblems<FileFault>;
 
-impl FileProblem {
-    pub(super) fn of(file: &NamedFile, fault: FileFault) -> Self {
-        let hidden = matches!(fault, FileFault::Absent | FileFault::NotOpened(_));
-        let path = (!hidden).then(|| file.path.clone());
-        Self { key: file.key, position: file.position, path, fault }
-    }
+/// This file can't be used.
+pub(super) fn problem(file: &NamedFile, fault: FileFault) -> FileProblem<FileFault> {
+    let hidden = matches!(fault, FileFault::Absent | FileFault::NotOpened(_));
+    let path = (!hidden).then(|| file.path.clone());
+    FileProblem { key: file.key, position: file.position, path, fault }
 }
-
-/// All that keeps a listener from speaking TLS: one line each.
-#[derive(Debug)]
-pub struct TlsProblem {
-    /// The configuration file.
-    pub config: PathBuf,
-    /// What is wrong; at least one.
-    pub problems: Vec<FileProblem>,
-}
-
-impl fmt::Display for TlsProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, problem) in self.problems.iter().enumerate() {
-            let newline = if number == 0 { "" } else { "\n" };
-            write!(f, "{newline}{}:{}: {}", self.config.display(), problem.position, problem.key)?;
-            if let Some(path) = &problem.path {
-                write!(f, " ({})", path.display())?;
-            }
-            write!(f, ": {}", problem.fault)?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for TlsProblem {}
 
 /// What a file held, and whether others than its owner may read it.
 pub(super) struct Content {

@@ -21,10 +21,10 @@ use tokio::sync::watch;
 
 use super::{
     facts::{CertificateFacts, CertificateRole},
-    files::{self, FileFault, FileProblem, TlsProblem},
+    files::{self, FileFault, TlsProblem},
     names,
 };
-use crate::config::{NamedFile, TlsFiles, Warning};
+use crate::config::{FileProblem, NamedFile, TlsFiles, Warning};
 
 /// All that one listener needs to speak TLS, read and checked, and in force nowhere yet.
 pub struct Prepared {
@@ -90,7 +90,7 @@ impl Prepared {
         };
         let refused = |error| TlsProblem {
             config: files.config.clone(),
-            problems: vec![FileProblem::of(&files.cert, FileFault::Refused(error))],
+            problems: vec![files::problem(&files.cert, FileFault::Refused(error))],
         };
         let server = server(provider, Arc::clone(&verifier), certified, files.tls12).map_err(refused)?;
         let server = Arc::new(server);
@@ -174,13 +174,13 @@ impl TlsMaterial {
 
 /// Collects what is wrong and what is found.
 struct Reading {
-    problems: Vec<FileProblem>,
+    problems: Vec<FileProblem<FileFault>>,
     facts: Vec<CertificateFacts>,
 }
 
 impl Reading {
     fn note<T>(&mut self, file: &NamedFile, outcome: Result<T, FileFault>) -> Option<T> {
-        outcome.map_err(|fault| self.problems.push(FileProblem::of(file, fault))).ok()
+        outcome.map_err(|fault| self.problems.push(files::problem(file, fault))).ok()
     }
 
     /// The broker's own. Only the first is told of: those after it are their authorities' affair.

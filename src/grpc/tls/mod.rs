@@ -22,7 +22,7 @@ mod tests;
 mod trust;
 
 pub use facts::{CertificateFacts, CertificateRole, CertificateState};
-pub use files::{FileFault, FileProblem, TlsProblem};
+pub use files::{FileFault, TlsProblem};
 pub use follow::follow;
 pub use material::{Prepared, TlsMaterial};
 pub(super) use names::certified_name;
