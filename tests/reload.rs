@@ -294,6 +294,8 @@ async fn the_proof_keeps_the_upstream_s_limit() {
 #[tokio::test]
 async fn a_client_that_hangs_up_leaves_nothing_half_done() {
     let world = World::of(Api::V3).await;
+    // The first login is over: the next call is the proof.
+    world.caller().token().await.unwrap();
     rotate(&world.simulator);
     world.daemon.home.write_credentials(&world.simulator);
     world.simulator.inject(Fault::new(FaultKind::LateAnswer { by: Duration::from_millis(500) }));
