@@ -106,6 +106,13 @@ impl Caller {
         self.token_for(Duration::ZERO, "", None).await
     }
 
+    /// Whether it gets a token now. For one whose connection may be closed before it could ask, which is no
+    /// answer that could be read.
+    pub async fn is_served(&self) -> bool {
+        let request = GetAccessTokenRequest { min_validity: None, rejected_token_id: String::new() };
+        soon("an end of the call", self.tokens().get_access_token(request)).await.is_ok()
+    }
+
     /// A token of at least this validity, other than the rejected one, within this time.
     pub async fn token_for(
         &self,
