@@ -5,8 +5,12 @@ mod support;
 
 use std::{fs, time::Duration};
 
-use b2binpay_broker::grpc::proto::{
-    BrokerState, KeyGeneration, TokenReason, Verdict, WatchAccessTokenResponse, verify_sign_request::Subject,
+use b2binpay_broker::grpc::{
+    proto::{
+        BrokerState, KeyGeneration, TokenReason, Verdict, WatchAccessTokenResponse,
+        verify_sign_request::Subject,
+    },
+    reason_of,
 };
 use b2binpay_simulator::{
     Api, CallbackSpec, Credentials, Fault, FaultKind, Settings, Simulator,
@@ -310,4 +314,87 @@ async fn a_client_that_hangs_up_leaves_nothing_half_done() {
     let callback = world.simulator.callback(&CallbackSpec { api: Generation::V3, ..CallbackSpec::default() });
     let found = world.caller().verify(Subject::Callback(callback), None).await.unwrap();
     assert_eq!(found.verdict(), Verdict::Valid);
+}
+
+#[tokio::test]
+async fn reloads_that_come_while_one_is_under_way_wait_and_signals_are_one_more() {
+    let world = World::of(Api::V3).await;
+    // The first login is over: the next call is the proof.
+    world.caller().token().await.unwrap();
+    rotate(&world.simulator);
+    world.daemon.home.write_credentials(&world.simulator);
+    world.simulator.inject(Fault::new(FaultKind::LateAnswer { by: Duration::from_secs(3) }));
+    let next = world.simulator.next_call();
+    world.daemon.signal(Signal::SIGHUP);
+    soon("the proof", next).await;
+    assert!(world.caller().reload_within(Duration::from_millis(300)).await.is_err());
+    world.daemon.logged("another reload was under way").await;
+    for _ in 0..5 {
+        world.daemon.signal(Signal::SIGHUP);
+    }
+    assert_eq!(world.caller().reload().await.unwrap().credential_generation, 2);
+    let by_signal = |log: &str| {
+        log.lines().filter(|line| line.contains("\"reloaded: ") && line.contains("SIGHUP")).count()
+    };
+    // That of the signals comes by itself, and once: what came of more would have its turn before the last one here.
+    world.daemon.logged_so_that("two were by signal", |log| by_signal(log) >= 2).await;
+    world.caller().reload().await.unwrap();
+    assert_eq!(by_signal(&world.daemon.log()), 2);
+}
+
+#[tokio::test]
+async fn who_is_removed_along_with_a_rotation_never_gets_the_new_token() {
+    if !may_be_others() {
+        return;
+    }
+    let with_shop = admin() + &caller("shop", OTHER, "\"GetAccessToken\", \"WatchAccessToken\"");
+    let world = World::with(generous(Api::V3), with_callers(&with_shop)).await;
+    let reconfigure = |callers: &str| world.daemon.home.configure(&world.simulator, &with_callers(callers));
+    let (mut ended, mut refused) = (0, 0);
+    for round in 0..30 {
+        let shop = Caller::to_as(&world.daemon.home.socket(), OTHER);
+        let current = shop.token().await.unwrap().token_id;
+        let mut watches = Vec::new();
+        for _ in 0..4 {
+            let mut watch = shop.watch().await.unwrap();
+            assert_eq!(told(&mut watch).await.1, current);
+            watches.push(watch);
+        }
+        // Callers may provoke one login each 20 s: this waits until it may be the next, or for another token.
+        let waiting = tokio::spawn({
+            let (shop, current) = (shop.clone(), current.clone());
+            async move { shop.token_for(Duration::ZERO, &current, Some(Duration::from_secs(50))).await }
+        });
+        world.simulator.set(|settings| {
+            settings.credentials =
+                Credentials { key: format!("key-of-{round}"), secret: format!("secret-of-{round}") };
+        });
+        world.daemon.home.write_credentials(&world.simulator);
+        reconfigure(&admin());
+        let answer = world.caller().reload().await.unwrap();
+        assert_eq!(answer.changes[1..], ["callers removed: shop"]);
+        let new = world.caller().token().await.unwrap().token_id;
+        assert!(answer.changes[0].contains(&new), "{:?}", answer.changes);
+
+        for mut watch in watches {
+            // A renewal that the waiting call provoked is told before the end, and is of the old credentials.
+            let end = loop {
+                match soon("the end of the stream", watch.message()).await {
+                    Ok(Some(more)) => assert_ne!(more.token.unwrap().token_id, new, "round {round}"),
+                    Ok(None) => break None,
+                    Err(status) => break reason_of(&status),
+                }
+            };
+            // The connection of a peer that nobody knows is closed, and may be before the reason has come.
+            ended += usize::from(end.as_deref() == Some("CALLER_UNKNOWN"));
+        }
+        match soon("the waiting call", waiting).await.unwrap() {
+            Ok(token) => assert_ne!(token.token_id, new, "round {round}"),
+            Err(status) => refused += usize::from(status.reason == "CALLER_UNKNOWN"),
+        }
+        reconfigure(&with_shop);
+        world.caller().reload().await.unwrap();
+    }
+    println!("{ended} of 120 streams and {refused} of 30 waiting calls were told that they are unknown");
+    assert!(ended > 60 && refused > 15, "{ended}, {refused}");
 }

@@ -1,43 +1,48 @@
 //! Everything is read again while the broker runs: prepared first, and put in force only when nothing can go wrong any more.
 //!
-//! The order: read and check all files; refuse what a reload can't take over; prove credentials that are other than before by
-//! one login, which is the last thing that can fail; then swap. A login is made only where the upstream or the credentials
-//! differ, so that a change of policy costs no call.
+//! The order, and why it is this one:
+//!
+//! 1. All files are read and checked, and what a reload can't take over is refused.
+//! 2. Credentials that are other than before are proved by one login. Only there does it cost one, so that a change of
+//!    policy doesn't. The keeper holds the new token back, and hands out the old one as before.
+//! 3. That may have taken half a minute, and somebody may have been revoked meanwhile: certificates and lists are read again,
+//!    so that an older list never takes the place of a newer one. This is the last step that can fail.
+//! 4. Everything comes into force, trust and policy first: whoever lost its rights by this reload is judged by that before
+//!    there is a new token to be handed.
+//! 5. The keeper puts the new credentials in force, and publishes their token.
+//!
+//! A reload is given up as a whole until the fourth step, and not any more from there on.
+
+mod material;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
-use jiff::Timestamp;
-use tokio::{sync::Mutex, task::spawn_blocking};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
+
+pub(super) use material::Material;
+use material::{Reading, policy_changes, read, read_certificates, same, same_login};
 
 use super::{open_limits, sign_keys, source_facts, token_settings, upstream, upstream_facts};
 use crate::{
-    broker::{Broker, Reload, ReloadRefused, Reloaded, Reloading, Requester},
-    clock::Clock,
-    config::{Config, CredentialSource, Environment, Listen, LoadedCredentials},
-    credentials::Credentials,
+    broker::{Broker, Reload, ReloadRefused, Reloaded, Reloading, Requester, Standing},
+    clock::{BootInstant, Clock, sleep_until},
+    config::{CredentialSource, Environment, LoadedCredentials},
     grpc::tls::{Prepared, TlsMaterial},
-    keeper::{Replacement, TokenKeeper},
-    policy::{Policy, Rule},
-    secret::{ExposeSecret, SecretString},
+    keeper::{Proved, Replacement, TokenKeeper},
 };
 
-/// What was read from files.
-pub(super) struct Material {
-    pub(super) config: Config,
-    pub(super) credentials: Credentials,
-    /// The authorities that the upstream's certificate is checked against, where the configuration names a file of them.
-    pub(super) authorities: Option<Vec<u8>>,
-    /// Until when signs of the credentials before are accepted.
-    pub(super) previous_until: Option<Timestamp>,
-}
+/// How long before its deadline a reload that waits for another is given up, so that the answer arrives within it.
+const MARGIN: Duration = Duration::from_millis(50);
 
 /// Reads everything again.
 pub(super) struct Reloader {
     shared: Arc<Shared>,
+    in_force: Arc<Mutex<Material>>,
 }
 
 struct Shared {
@@ -50,7 +55,7 @@ struct Shared {
     drain: CancellationToken,
     /// What the TCP ports show and believe, in the order of the configuration.
     ports: Vec<Arc<TlsMaterial>>,
-    in_force: Mutex<Material>,
+    reading: Reading,
 }
 
 /// What a reloader is made of.
@@ -64,6 +69,18 @@ pub(super) struct ReloaderParts {
     pub(super) in_force: Material,
 }
 
+/// All that is to come into force, and what to say of it.
+struct Ready {
+    fresh: Material,
+    loaded: LoadedCredentials,
+    certificates: Vec<Prepared>,
+    standing: Standing,
+    /// Other credentials, or another upstream.
+    proved: Option<Proved>,
+    changes: Vec<String>,
+    notes: Vec<String>,
+}
+
 impl Reloader {
     pub(super) fn new(parts: ReloaderParts) -> Self {
         Self {
@@ -75,29 +92,69 @@ impl Reloader {
                 keeper: parts.keeper,
                 drain: parts.drain,
                 ports: parts.ports,
-                in_force: Mutex::new(parts.in_force),
+                reading: Reading::new(),
             }),
+            in_force: Arc::new(Mutex::new(parts.in_force)),
+        }
+    }
+
+    /// Waits until no other reload is under way.
+    async fn turn(&self, deadline: Option<BootInstant>) -> Result<OwnedMutexGuard<Material>, ReloadRefused> {
+        let too_late = async {
+            match deadline {
+                Some(deadline) => sleep_until(&*self.shared.clock, deadline - MARGIN).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            turn = Arc::clone(&self.in_force).lock_owned() => Ok(turn),
+            () = self.shared.drain.cancelled() => Err(ReloadRefused::ShuttingDown),
+            () = too_late => Err(ReloadRefused::AnotherUnderWay),
         }
     }
 }
 
 impl Reload for Reloader {
-    fn reload(&self, requester: Requester) -> Reloading<'_> {
-        let shared = Arc::clone(&self.shared);
-        // A task of its own: a client that hangs up must not leave half of it in force.
-        let reloading = tokio::spawn(async move { shared.reload(&requester).await });
-        Box::pin(async move { reloading.await.unwrap_or(Err(ReloadRefused::ShuttingDown)) })
+    fn reload(&self, requester: Requester, deadline: Option<BootInstant>) -> Reloading<'_> {
+        Box::pin(async move {
+            let in_force = match self.turn(deadline).await {
+                Ok(turn) => turn,
+                Err(refused) => return self.shared.noted(&requester, Err(refused)),
+            };
+            let shared = Arc::clone(&self.shared);
+            // A task of its own: a client that hangs up must not leave half of it in force.
+            let reloading = tokio::spawn(async move { shared.reload(&requester, deadline, in_force).await });
+            reloading.await.unwrap_or(Err(ReloadRefused::ShuttingDown))
+        })
     }
 }
 
 impl Shared {
-    async fn reload(&self, requester: &Requester) -> Result<Reloaded, ReloadRefused> {
+    async fn reload(
+        &self,
+        requester: &Requester,
+        deadline: Option<BootInstant>,
+        mut in_force: OwnedMutexGuard<Material>,
+    ) -> Result<Reloaded, ReloadRefused> {
         let broker = self.broker.upgrade().ok_or(ReloadRefused::ShuttingDown)?;
-        let mut in_force = self.in_force.lock().await;
-        let outcome = tokio::select! {
-            outcome = self.replace(&broker, &mut in_force) => outcome,
+        let ready = tokio::select! {
+            ready = self.prepare(&broker, &in_force, deadline) => ready,
             () = self.drain.cancelled() => Err(ReloadRefused::ShuttingDown),
         };
+        let outcome = match ready {
+            Ok(ready) => self.put_in_force(&broker, &mut in_force, ready).await,
+            Err(refused) => Err(refused),
+        };
+        self.noted(requester, outcome)
+    }
+
+    /// Tells of the end of a reload.
+    fn noted(
+        &self,
+        requester: &Requester,
+        outcome: Result<Reloaded, ReloadRefused>,
+    ) -> Result<Reloaded, ReloadRefused> {
         match &outcome {
             Ok(Reloaded { changes, notes, generation }) => {
                 tracing::info!(by = %requester, generation, "reloaded: {}", changes.join("; "));
@@ -107,33 +164,32 @@ impl Shared {
             }
             Err(refused) => tracing::error!(by = %requester, "reload refused: {refused}"),
         }
-        broker.note_reload(requester, &outcome);
+        if let Some(broker) = self.broker.upgrade() {
+            broker.note_reload(requester, &outcome);
+        }
         outcome
     }
 
-    async fn replace(&self, broker: &Broker, in_force: &mut Material) -> Result<Reloaded, ReloadRefused> {
+    /// All that can fail. Nothing has changed when this returns, whatever it returns; and nothing will have, if it is dropped.
+    async fn prepare(
+        &self,
+        broker: &Broker,
+        in_force: &Material,
+        deadline: Option<BootInstant>,
+    ) -> Result<Ready, ReloadRefused> {
         let (file, environment, now) = (self.file.clone(), self.environment.clone(), self.clock.now().wall);
-        let read = spawn_blocking(move || read(&file, &environment, now));
-        let (fresh, loaded, certificates) = read.await.map_err(|_| ReloadRefused::ShuttingDown)??;
+        let (fresh, loaded, mut certificates) =
+            self.reading.of(move || read(&file, &environment, now)).await?;
         let keys = in_force.config.needs_restart_for(&fresh.config);
         if !keys.is_empty() {
             return Err(ReloadRefused::RestartNeeded { keys });
         }
-
-        let mut changes = Vec::new();
-        let mut notes: Vec<_> = fresh
-            .config
-            .warnings
-            .iter()
-            .chain(&loaded.warnings)
-            .map(|warning| format!("{}: {warning}", self.file.display()))
-            .chain(certificates.iter().flat_map(|prepared| self.about(prepared)))
-            .chain(loaded.sources.iter().filter_map(|source| self.fixed(source)))
-            .collect();
         let mut standing = broker.standing();
+        let mut changes = Vec::new();
         let other_login = !same_login(&in_force.credentials, &fresh.credentials);
         let other_upstream =
             fresh.config.upstream != in_force.config.upstream || fresh.authorities != in_force.authorities;
+        let mut proved = None;
         if other_login || other_upstream {
             let (authorities, credentials) = (fresh.authorities.clone(), fresh.credentials.clone());
             let (issuer, budget) = upstream(&fresh.config, authorities, credentials, &self.clock)
@@ -142,21 +198,46 @@ impl Shared {
             standing.budget = Arc::clone(&budget);
             broker.announce(Arc::clone(&standing.upstream));
             let settings = token_settings(&fresh.config);
-            // The last thing that can fail.
-            let replaced = self.keeper.replace(Replacement { issuer, budget, settings }, None).await?;
-            standing.credentials.generation = replaced.generation;
+            let proof = self.keeper.prove(Replacement { issuer, budget, settings }, deadline).await?;
             let what = if other_login { "the credentials were replaced" } else { "[upstream] was replaced" };
-            changes.push(format!("{what}, proved by a login that gave token {}", replaced.token));
-        } else if fresh.config.token != in_force.config.token {
-            self.keeper.adjust(token_settings(&fresh.config));
+            changes.push(format!("{what}, proved by a login that gave token {}", proof.token()));
+            proved = Some(proof);
+            let listen = fresh.config.listen.clone();
+            certificates = self.reading.of(move || read_certificates(&listen)).await?;
         }
+        let notes = fresh.config.warnings.iter().chain(&loaded.warnings);
+        let notes = notes
+            .map(|warning| format!("{}: {warning}", self.file.display()))
+            .chain(certificates.iter().flat_map(|prepared| self.about(prepared)))
+            .chain(loaded.sources.iter().filter_map(|source| self.fixed(source)))
+            .collect();
+        Ok(Ready { fresh, loaded, certificates, standing, proved, changes, notes })
+    }
 
-        let callback_secrets =
-            [&in_force.credentials, &fresh.credentials].map(|set| set.callback_secret.as_ref());
-        if !same(callback_secrets[0], callback_secrets[1]) {
+    /// What can't fail, the new token last. Only the end of the process comes in between.
+    async fn put_in_force(
+        &self,
+        broker: &Broker,
+        in_force: &mut Material,
+        ready: Ready,
+    ) -> Result<Reloaded, ReloadRefused> {
+        let Ready { fresh, loaded, certificates, mut standing, proved, mut changes, mut notes } = ready;
+        for (port, prepared) in self.ports.iter().zip(certificates) {
+            changes.extend(port.replace(prepared));
+        }
+        changes.extend(policy_changes(in_force.config.policy(), fresh.config.policy()));
+        broker.replace_policy(fresh.config.policy().clone());
+        let limits = [&in_force.config.limits, &fresh.config.limits].map(open_limits);
+        if limits[0] != limits[1] {
+            changes.push("the limits on connections and on callers' calls changed".to_owned());
+            broker.replace_limits(limits[1]);
+        }
+        let secrets = [&in_force.credentials, &fresh.credentials].map(|set| set.callback_secret.as_ref());
+        if !same(secrets[0], secrets[1]) {
             changes.push("the callback secret was replaced".to_owned());
             notes.push(
-                "no login can prove a callback secret: verify a callback that B2BINPAY signed with the new one".to_owned(),
+                "no login can prove a callback secret: verify a callback that B2BINPAY signed with the new one"
+                    .to_owned(),
             );
         }
         if fresh.previous_until != in_force.previous_until {
@@ -165,24 +246,20 @@ impl Shared {
                 None => "signs of the previous credentials are accepted no more".to_owned(),
             });
         }
+        broker.replace_keys(sign_keys(&loaded));
         if fresh.config.token != in_force.config.token {
             changes.push("[token] changed, for the tokens to come".to_owned());
         }
-        changes.extend(policy_changes(in_force.config.policy(), fresh.config.policy()));
+        match proved {
+            Some(proved) => {
+                let replaced = proved.adopt().await.ok_or(ReloadRefused::ShuttingDown)?;
+                standing.credentials.generation = replaced.generation;
+            }
+            None => self.keeper.adjust(token_settings(&fresh.config)),
+        }
         standing.credentials.sources = source_facts(&loaded.sources);
         let generation = standing.credentials.generation;
-        broker.stand(standing, sign_keys(&loaded));
-        broker.replace_policy(fresh.config.policy().clone());
-        for (port, prepared) in self.ports.iter().zip(certificates) {
-            if let Some(what) = port.replace(prepared) {
-                changes.push(what);
-            }
-        }
-        let limits = [&in_force.config.limits, &fresh.config.limits].map(open_limits);
-        if limits[0] != limits[1] {
-            changes.push("the limits on connections and on callers' calls changed".to_owned());
-            broker.replace_limits(limits[1]);
-        }
+        broker.stand(standing);
         broker.reopen_audit();
         *in_force = fresh;
         Ok(Reloaded { changes, notes, generation })
@@ -210,65 +287,4 @@ impl Shared {
             )
         })
     }
-}
-
-/// Reads all files. Takes as long as disks and name services take.
-fn read(
-    file: &Path,
-    environment: &Environment,
-    now: Timestamp,
-) -> Result<(Material, LoadedCredentials, Vec<Prepared>), ReloadRefused> {
-    let wrong = |error: &dyn std::error::Error| ReloadRefused::Configuration(error.to_string());
-    let config = Config::load(file).map_err(|errors| wrong(&errors))?;
-    let loaded = config.read_credentials(environment, now).map_err(|errors| wrong(&errors))?;
-    let authorities = config.read_authorities().map_err(|errors| wrong(&errors))?;
-    let ports = config.listen.iter().filter_map(|listen| match listen {
-        Listen::Tcp { tls, .. } => Some(Prepared::read(tls)),
-        Listen::Unix { .. } => None,
-    });
-    let certificates = ports.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(&error))?;
-    Ok((Material::new(config, &loaded, authorities), loaded, certificates))
-}
-
-impl Material {
-    pub(super) fn new(config: Config, loaded: &LoadedCredentials, authorities: Option<Vec<u8>>) -> Self {
-        Self {
-            config,
-            credentials: loaded.credentials.clone(),
-            authorities,
-            previous_until: loaded.previous.as_ref().map(|(_, until)| *until),
-        }
-    }
-}
-
-/// Whether both log in with the same.
-fn same_login(one: &Credentials, other: &Credentials) -> bool {
-    one.api == other.api
-        && same(Some(&one.key), Some(&other.key))
-        && same(Some(&one.secret), Some(&other.secret))
-}
-
-/// Both were read from this host's files, so that how long this takes tells nobody anything.
-fn same(one: Option<&SecretString>, other: Option<&SecretString>) -> bool {
-    one.map(ExposeSecret::expose_secret) == other.map(ExposeSecret::expose_secret)
-}
-
-/// Whom the policy takes in, leaves out, and judges otherwise.
-fn policy_changes(old: &Policy, new: &Policy) -> Vec<String> {
-    let names = |policy: &Policy, differs: &dyn Fn(&Rule) -> bool| {
-        let names: Vec<_> =
-            policy.rules().iter().filter(|rule| differs(rule)).map(|rule| rule.name.to_string()).collect();
-        names.join(", ")
-    };
-    let twin =
-        |policy: &Policy, rule: &Rule| policy.rules().iter().find(|other| other.name == rule.name).cloned();
-    [
-        ("callers added", names(new, &|rule| twin(old, rule).is_none())),
-        ("callers removed", names(old, &|rule| twin(new, rule).is_none())),
-        ("callers changed", names(new, &|rule| twin(old, rule).is_some_and(|before| before != *rule))),
-    ]
-    .into_iter()
-    .filter(|(_, names)| !names.is_empty())
-    .map(|(what, names)| format!("{what}: {names}"))
-    .collect()
 }

@@ -154,9 +154,14 @@ impl Broker {
         self.standing.announce(upstream);
     }
 
-    /// Takes over what is known of replaced credentials, and the keys that signs are verified with from now on.
-    pub fn stand(&self, standing: Standing, keys: SignKeys) {
+    /// Puts other keys in force, which signs are verified with from now on.
+    pub fn replace_keys(&self, keys: SignKeys) {
         self.keys.store(Arc::new(keys));
+    }
+
+    /// Takes over what is known of the credentials in force. To be done when the keeper has them: a token says of itself which
+    /// it is good for ([`Self::announce`]).
+    pub fn stand(&self, standing: Standing) {
         let generation = standing.credentials.generation;
         let replaced = generation != self.standing.current().credentials.generation;
         let sources: Vec<_> = standing.credentials.sources.iter().map(SourceFact::to_string).collect();

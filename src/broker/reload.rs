@@ -1,13 +1,14 @@
 //! Reading everything again while the broker runs: what is asked for, and how it ends.
 //!
 //! It is all or nothing. Configuration, policy, certificates and credentials are read and checked first, new credentials are
-//! proved by one login, and only then does all of it come into force. Who does that is [`Reload`]: it takes files, which the
+//! proved by one login, and only then does all of it come into force, what takes rights away before what gives tokens. Who does that is [`Reload`]: it takes files, which the
 //! domain doesn't know.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use crate::{
     caller::{CallerName, Peer},
+    clock::BootInstant,
     keeper::NotReplaced,
 };
 
@@ -68,6 +69,24 @@ pub enum ReloadRefused {
     /// The upstream gave no token for the new credentials.
     #[error("nothing was changed, since the new credentials were not proved: {0}")]
     NotProved(#[from] NotReplaced),
+    /// The files took too long to be read.
+    #[error(
+        "nothing was changed, since the configuration and the files that it names could not be read within {limit:?}: look \
+         for a disk or a name service that hangs"
+    )]
+    ReadTooSlowly {
+        /// As long.
+        limit: Duration,
+    },
+    /// A reload before this one was given up while it read, and what it waits for hangs still.
+    #[error(
+        "nothing was changed, since files that an earlier reload began to read still can't be read: look for a disk or a name \
+         service that hangs"
+    )]
+    StillReading,
+    /// Another reload was under way until the deadline of this one.
+    #[error("nothing was changed: another reload was under way for as long as this one could wait")]
+    AnotherUnderWay,
     /// The broker ends.
     #[error("nothing was changed: the broker is stopping")]
     ShuttingDown,
@@ -81,7 +100,8 @@ impl ReloadRefused {
             Self::RestartNeeded { .. } => "RESTART_NEEDED",
             Self::NotProved(NotReplaced::NotProved(_)) => "CREDENTIALS_NOT_PROVED",
             Self::NotProved(NotReplaced::BudgetExhausted { .. }) => "BUDGET_EXHAUSTED",
-            Self::NotProved(NotReplaced::Busy) => "BUSY",
+            Self::NotProved(NotReplaced::Busy) | Self::AnotherUnderWay => "BUSY",
+            Self::ReadTooSlowly { .. } | Self::StillReading => "FILES_UNREADABLE",
             Self::NotProved(NotReplaced::ShuttingDown) | Self::ShuttingDown => "SHUTTING_DOWN",
         }
     }
@@ -92,6 +112,8 @@ pub type Reloading<'a> = Pin<Box<dyn Future<Output = Result<Reloaded, ReloadRefu
 
 /// Whoever can read everything again.
 pub trait Reload: Send + Sync + 'static {
-    /// Does it, one at a time. Once begun it is done to its end, whether somebody waits for it or not.
-    fn reload(&self, requester: Requester) -> Reloading<'_>;
+    /// Does it, one at a time. Whoever comes while another is under way waits for its turn, and so does whoever proves new
+    /// credentials for a call of the upstream's limit: until `deadline`. Once begun it is done to its end, whether somebody
+    /// waits for it or not.
+    fn reload(&self, requester: Requester, deadline: Option<BootInstant>) -> Reloading<'_>;
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::Broker;
+use super::{Broker, Ruling};
 use crate::{
     caller::{CallerName, Peer},
     keeper::{HeldToken, Refusal},
-    policy::Permission,
+    policy::{Decision, Permission},
     token::TokenId,
 };
 
@@ -32,6 +32,8 @@ pub struct TokenWatch {
     caller: CallerName,
     peer: Arc<Peer>,
     changes: watch::Receiver<u64>,
+    /// When it was last judged whether the caller may have more.
+    ruling: Ruling,
     told: Option<Told>,
 }
 
@@ -45,8 +47,8 @@ struct Told {
 
 impl TokenWatch {
     pub(super) fn new(broker: Arc<Broker>, caller: CallerName, peer: Arc<Peer>) -> Self {
-        let changes = broker.changes();
-        Self { broker, caller, peer, changes, told: None }
+        let (changes, ruling) = (broker.changes(), broker.ruling());
+        Self { broker, caller, peer, changes, ruling, told: None }
     }
 
     /// The broker that tells.
@@ -64,7 +66,10 @@ impl TokenWatch {
                 let snapshot = self.broker.keeper.snapshot().current();
                 snapshot.token.as_ref().filter(|token| token.is_good(now.boot)).map(Arc::clone)
             };
-            if let Some(token) = token.filter(|token| self.told.is_none_or(|told| told.id != token.id())) {
+            if let Some(token) = token
+                .filter(|_| self.may_go_on())
+                .filter(|token| self.told.is_none_or(|told| told.id != token.id()))
+            {
                 let telling =
                     Told { id: token.id(), replacements: token.replacements, generation: token.generation };
                 let reason = match self.told.replace(telling) {
@@ -79,5 +84,21 @@ impl TokenWatch {
             }
             self.changes.changed().await.ok()?;
         }
+    }
+
+    /// Whether the policy still lets the caller watch. Who loses that right by a reload loses it before the reload's token is
+    /// published, so that whoever has seen the token sees that too. Who has lost it is told nothing more here: its stream is
+    /// ended, with the reason, by those who guard it.
+    fn may_go_on(&mut self) -> bool {
+        let latest = self.broker.ruling();
+        if latest == self.ruling {
+            return true;
+        }
+        let decision = self.broker.policy.load().decide(&self.peer, Permission::WatchAccessToken);
+        let allowed = matches!(decision, Decision::Allowed(_));
+        if allowed {
+            self.ruling = latest;
+        }
+        allowed
     }
 }

@@ -105,12 +105,12 @@ fn survive_full_files() {
     }
 }
 
-/// Reads everything again at each signal.
+/// Reads everything again at each signal. Those that come while it is being read are one more.
 async fn reload_at(mut hangups: Option<Signal>, reload: Arc<dyn Reload>) {
     loop {
         comes(&mut hangups).await;
         // How it ended is in the log.
-        let _ = reload.reload(Requester::Signal).await;
+        let _ = reload.reload(Requester::Signal, None).await;
     }
 }
 

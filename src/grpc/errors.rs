@@ -62,6 +62,8 @@ pub enum ErrorReason {
     ConfigurationInvalid,
     /// The configuration that was to be loaded needs a restart.
     RestartNeeded,
+    /// Files take too long to be read.
+    FilesUnreadable,
     /// The call's deadline leaves no time.
     DeadlineTooShort,
     /// A mistake of the broker's.
@@ -93,6 +95,7 @@ impl ErrorReason {
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
             Self::ConfigurationInvalid => "CONFIGURATION_INVALID",
             Self::RestartNeeded => "RESTART_NEEDED",
+            Self::FilesUnreadable => "FILES_UNREADABLE",
             Self::DeadlineTooShort => "DEADLINE_TOO_SHORT",
             Self::Internal => "INTERNAL",
         }
@@ -107,6 +110,7 @@ impl ErrorReason {
             Self::UpstreamUnavailable
             | Self::UpstreamThrottled
             | Self::BudgetExhausted
+            | Self::FilesUnreadable
             | Self::Starting
             | Self::ShuttingDown => Code::Unavailable,
             Self::CredentialsRejected
@@ -176,6 +180,28 @@ const fn failed(error: &IssueError) -> ErrorReason {
     }
 }
 
+/// The most of a message that is sent, in bytes. It travels as a header, percent-encoded, and peers take 8 to 16 KiB of
+/// headers; who sends more is not understood at all.
+const LONGEST_MESSAGE: usize = 2048;
+
+/// The message as it is, or as many of its lines as fit, and how many more there are.
+fn short(message: &str) -> String {
+    if message.len() <= LONGEST_MESSAGE {
+        return message.to_owned();
+    }
+    let mut lines = message.lines();
+    let mut kept = String::new();
+    let mut left = message.lines().count();
+    if left == 1 {
+        return message.chars().take(LONGEST_MESSAGE / 2).chain(['…']).collect();
+    }
+    while let Some(line) = lines.next().filter(|line| kept.len() + line.len() < LONGEST_MESSAGE) {
+        kept.extend([line, "\n"]);
+        left -= 1;
+    }
+    format!("{kept}… and {left} more; run `b2binpay-broker check`")
+}
+
 pub(super) fn not_reloaded(refused: &ReloadRefused) -> Status {
     let (reason, retry_after) = match refused {
         ReloadRefused::Configuration(_) => (ErrorReason::ConfigurationInvalid, None),
@@ -188,9 +214,13 @@ pub(super) fn not_reloaded(refused: &ReloadRefused) -> Status {
             NotReplaced::Busy => (ErrorReason::UpstreamUnavailable, None),
             NotReplaced::ShuttingDown => (ErrorReason::ShuttingDown, None),
         },
+        ReloadRefused::ReadTooSlowly { .. } | ReloadRefused::StillReading => {
+            (ErrorReason::FilesUnreadable, None)
+        }
+        ReloadRefused::AnotherUnderWay => (ErrorReason::DeadlineTooShort, None),
         ReloadRefused::ShuttingDown => (ErrorReason::ShuttingDown, None),
     };
-    reason.status_until(refused.to_string(), retry_after)
+    reason.status_until(short(&refused.to_string()), retry_after)
 }
 
 pub(super) fn locked_out(out: &LockedOut) -> Status {
@@ -299,5 +329,19 @@ mod tests {
         ] {
             assert_eq!(reason_of(&denied(&denial)).as_deref(), Some(denial.word()));
         }
+    }
+
+    #[test]
+    fn a_message_that_no_header_takes_is_cut_at_a_line_and_says_how_much_is_missing() {
+        let all: Vec<_> = (1..=900).map(|line| format!("config.toml:{line}:1: nö such key")).collect();
+        let cut = not_reloaded(&ReloadRefused::Configuration(all.join("\n")));
+        let lines: Vec<_> = cut.message().lines().collect();
+        let kept = lines.len() - 2;
+        assert_eq!(lines[1..=kept], all[..kept]);
+        assert_eq!(*lines.last().unwrap(), format!("… and {} more; run `b2binpay-broker check`", 900 - kept));
+        assert!((1500..2200).contains(&cut.message().len()), "{}", cut.message().len());
+        let whole = all[..20].join("\n");
+        assert!(not_reloaded(&ReloadRefused::Configuration(whole.clone())).message().ends_with(&whole));
+        assert!(short(&"ä".repeat(9000)).len() < 2200);
     }
 }

@@ -195,7 +195,8 @@ impl BrokerAdminService for Admin {
 
     async fn reload(&self, request: Request<ReloadRequest>) -> Result<Response<ReloadResponse>, Status> {
         let Admitted { caller, peer, .. } = admitted(&request)?;
-        let outcome = self.reload.reload(Requester::Caller(caller, peer)).await;
+        let deadline = deadline(request.metadata(), self.broker.now().boot)?;
+        let outcome = self.reload.reload(Requester::Caller(caller, peer), deadline).await;
         let Reloaded { changes, notes, generation } = outcome.map_err(|refused| not_reloaded(&refused))?;
         Ok(Response::new(ReloadResponse { changes, notes, credential_generation: generation }))
     }

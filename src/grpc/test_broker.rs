@@ -12,7 +12,7 @@ use crate::{
     },
     budget::{CallBudget, CallLimit, CallRecord, History, PastCall, RecordUnusable},
     caller::Peer,
-    clock::{Clock, Now, SystemClock},
+    clock::{BootInstant, Clock, Now, SystemClock},
     credentials::{ApiVersion, Credentials},
     issuer::{Answer, TokenIssuer},
     keeper::{self, KeeperSetup, TokenSettings},
@@ -131,7 +131,7 @@ pub(super) fn broker_with(lock_record: Arc<dyn LockRecord>) -> Arc<Broker> {
 pub(super) struct NoReload;
 
 impl Reload for NoReload {
-    fn reload(&self, _: Requester) -> Reloading<'_> {
+    fn reload(&self, _: Requester, _: Option<BootInstant>) -> Reloading<'_> {
         Box::pin(std::future::ready(Err(ReloadRefused::ShuttingDown)))
     }
 }

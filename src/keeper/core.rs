@@ -3,7 +3,8 @@
 //! A try is wanted for one of two causes. The *schedule* wants one when the token in hand is due for renewal, or when
 //! there is none. *Callers* want one when they need more validity than the token in hand has, or report that the upstream
 //! refused it; theirs is a lane of its own, one try per 20 s, so that no caller can eat the budget that the schedule
-//! lives on. A *replacement* of what is asked wants one to be proved by. Whatever the cause, there is one try at a time, and every caller that waits gets its fruit.
+//! lives on. A *replacement* of what is asked wants one to be proved by; what that brings is held back until it is adopted.
+//! Whatever the cause, there is one try at a time, and every caller that waits gets its fruit.
 
 mod calls;
 mod locking;
@@ -44,8 +45,10 @@ pub(super) enum Event {
     Ended(AttemptEnd),
     /// Something is proposed to take the place of what is in force.
     Proposed(Proposal),
-    /// Nobody waits for that replacement any more.
+    /// Nobody waits for that replacement any more, or wants it, proved as it is.
     Withdrawn(ReplacementId),
+    /// What was proved is to be in force.
+    Adopted(ReplacementId),
     /// Other times and fractions.
     Adjusted(TokenSettings),
     /// These are the locks from now on.
@@ -61,8 +64,10 @@ pub(super) enum Action {
     Begin(Attempt),
     /// Answer a call.
     Answer(WaiterId, Result<Arc<HeldToken>, Refusal>),
-    /// A replacement is in force, or all stays as it was.
-    Conclude(ReplacementId, Result<Replaced, NotReplaced>),
+    /// A replacement is proved, and its token held back; or it is not. Either way all is as it was.
+    Conclude(ReplacementId, Result<TokenId, NotReplaced>),
+    /// A replacement is in force. Comes before whatever is begun with it.
+    Adopt(ReplacementId, Replaced),
     /// Show everybody what is known now.
     Publish(TokenSnapshot),
     /// Tell the security people.
@@ -106,7 +111,7 @@ enum Lane {
     Schedule,
     Callers,
     Replacement,
-    /// Everyone was locked out since it began: what it brings is not kept.
+    /// Since it began everyone was locked out, or the credentials were replaced: what it brings is not kept.
     Nobody,
 }
 
@@ -204,6 +209,7 @@ impl Core {
             Event::Ended(end) => self.ended(end, now),
             Event::Proposed(proposal) => self.replacing.waiting.push_back(proposal),
             Event::Withdrawn(id) => self.withdraw_replacement(id),
+            Event::Adopted(id) => self.adopt(id, now),
             // What was decided about the token in hand, its floor and its renewal, stands until the next.
             Event::Adjusted(settings) => self.settings = settings,
             Event::Locked(locks) => self.lock(locks, now.boot),
@@ -219,8 +225,6 @@ impl Core {
         self.begin_if_due(now.boot);
         self.turn_away_the_hopeless(now.boot);
         self.show(now);
-        // Whoever is told that a replacement is in force finds it published.
-        self.actions.sort_by_key(|action| matches!(action, Action::Conclude(..)));
         std::mem::take(&mut self.actions)
     }
 

@@ -8,8 +8,8 @@
 //! random source of its own. [`run`] is the task around it, which does only what the core says. Upstream calls run beside
 //! it, one at a time, so that it wakes when it should.
 //!
-//! What it asks can be replaced while it runs ([`TokenKeeper::replace`]): a login proves the new credentials first, and on
-//! any failure all stays as it was.
+//! What it asks can be replaced while it runs ([`TokenKeeper::prove`]): a login proves the new credentials first, and on
+//! any failure all stays as it was. The token of that login is held back until it is adopted ([`Proved::adopt`]).
 //!
 //! Promise 2 is not given for tokens that live less than ten seconds: they end before the budget allows a second try.
 
@@ -21,7 +21,7 @@ mod task;
 mod timing;
 mod waiting;
 
-pub use replacing::{NotReplaced, Replaced, Replacement};
+pub use replacing::{NotReplaced, Proved, Replaced, Replacement};
 pub use snapshot::{HeldToken, KeeperState, LastCall, SnapshotReader, TokenSnapshot};
 pub use task::{KeeperSetup, TokenKeeper, run};
 pub use timing::{TokenSettings, TooLong};

@@ -1,8 +1,10 @@
 //! Replacing what the keeper asks: another credential set, another upstream, another budget.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use super::timing::TokenSettings;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{task::Order, timing::TokenSettings};
 use crate::{
     budget::CallBudget,
     clock::BootInstant,
@@ -13,7 +15,7 @@ use crate::{
 /// How long a replacement without a deadline waits for its turn.
 pub(super) const PATIENCE_OF_A_REPLACEMENT: Duration = Duration::from_secs(10);
 
-/// What may take the place of what the keeper works with, once a login has proved it.
+/// What may take the place of what the keeper works with, once a login has proved it and whoever proposed it says so.
 pub struct Replacement {
     /// Whom to ask for tokens.
     pub issuer: Arc<dyn TokenIssuer>,
@@ -28,10 +30,54 @@ pub struct Replacement {
 pub struct Replaced {
     /// The generation of the credentials: 1 from the start, one more with each replacement.
     pub generation: u64,
-    /// The token that the proof gave. Under lockdown nobody gets it, the keeper included.
+    /// The token that the proof gave. Where a lockdown came since it was asked for, nobody gets it, the keeper included.
     pub token: TokenId,
-    /// The lifetime that it was granted.
-    pub lifetime: Duration,
+}
+
+/// A replacement whose credentials a login has proved.
+///
+/// The keeper holds the token of that login back, and goes on with what is in force, until it hears which of the two it is
+/// to be: [`Self::adopt`], which can't fail, or a drop, which forgets it. So whoever changes something else along with the
+/// credentials can do so before anybody is handed the new token.
+#[must_use = "it is taken back when this is dropped"]
+pub struct Proved {
+    pub(super) id: ReplacementId,
+    pub(super) token: TokenId,
+    /// Nobody has to be told any more once this is `None`.
+    pub(super) orders: Option<mpsc::UnboundedSender<Order>>,
+}
+
+impl Proved {
+    /// The token that the proof gave.
+    pub const fn token(&self) -> TokenId {
+        self.token
+    }
+
+    /// Puts it in force. What this returns ends when the new token has been published, with `None` where the keeper has
+    /// stopped; dropping it undoes nothing.
+    pub fn adopt(mut self) -> impl Future<Output = Option<Replaced>> + use<> {
+        let (adopted, adopts) = oneshot::channel();
+        if let Some(orders) = self.orders.take() {
+            // Without a keeper there is nothing to be replaced.
+            let _ = orders.send(Order::Adopt(self.id, adopted));
+        }
+        async move { adopts.await.ok() }
+    }
+}
+
+impl Drop for Proved {
+    fn drop(&mut self) {
+        if let Some(orders) = &self.orders {
+            // Without a keeper there is nobody to tell.
+            let _ = orders.send(Order::Withdraw(self.id));
+        }
+    }
+}
+
+impl fmt::Debug for Proved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proved").field("id", &self.id).field("token", &self.token).finish_non_exhaustive()
+    }
 }
 
 /// Why all stays as it was.
@@ -49,7 +95,7 @@ pub enum NotReplaced {
         /// When there will be one, from now.
         retry_after: Duration,
     },
-    /// A try with the credentials in force had not ended at the deadline, or another replacement had not.
+    /// A try with the credentials in force had not ended at the deadline, or another replacement was still on its way.
     #[error("a call to the upstream was still under way, and calls are made one after the other; try again")]
     Busy,
     /// The keeper stops, or has stopped.

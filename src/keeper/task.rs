@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     attempt::{self, AttemptEnd, AttemptKind},
     core::{Action, Core, Event, Note},
-    replacing::{NotReplaced, Proposal, Replaced, Replacement, ReplacementId},
+    replacing::{NotReplaced, Proposal, Proved, Replaced, Replacement, ReplacementId},
     snapshot::{HeldToken, SnapshotReader, SnapshotWriter, place},
     timing::TokenSettings,
     waiting::{Refusal, RefusalReason, WaiterId, Want},
@@ -26,6 +26,7 @@ use crate::{
     issuer::TokenIssuer,
     lockdown::Locks,
     security::SecurityEvent,
+    token::TokenId,
 };
 
 /// How many calls may stand before the keeper's door; the next one waits to knock.
@@ -72,17 +73,26 @@ struct Knock {
 type Answer = Result<Arc<HeldToken>, Refusal>;
 
 /// What an operator wants of the keeper.
-enum Order {
+pub(super) enum Order {
     Replace(ReplacementId, Option<BootInstant>, Candidate),
     Withdraw(ReplacementId),
+    Adopt(ReplacementId, oneshot::Sender<Replaced>),
     Adjust(TokenSettings),
     Lock(Arc<Locks>, oneshot::Sender<()>),
 }
 
 /// A replacement, and who waits for it.
-struct Candidate {
+pub(super) struct Candidate {
     replacement: Replacement,
-    answer: oneshot::Sender<Result<Replaced, NotReplaced>>,
+    waits: Waits,
+}
+
+/// For what somebody waits.
+enum Waits {
+    ForProof(oneshot::Sender<Result<TokenId, NotReplaced>>),
+    /// It is proved, and nobody has said what is to become of it.
+    ForNothing,
+    ToBeInForce(oneshot::Sender<Replaced>),
 }
 
 impl TokenKeeper {
@@ -105,27 +115,25 @@ impl TokenKeeper {
         answer.unwrap_or(Err(gone))
     }
 
-    /// Puts `replacement` in the place of what is in force, if one login with it succeeds. That login is made within its own
-    /// budget and after any call under way; it waits for its turn until `deadline`, or for ten seconds. When this returns an
-    /// error, everything is as it was. Until then the token in hand goes on being handed out.
-    ///
-    /// Dropping the future takes the replacement back, unless it is in force at that moment already: whoever has to change
-    /// something else along with it should let this end.
-    pub async fn replace(
+    /// Proves `replacement` by one login, so that it can take the place of what is in force ([`Proved::adopt`]). That login is
+    /// made within its own budget and after any call under way; it waits for its turn until `deadline`, or for ten seconds.
+    /// Whatever this returns, everything is as it was, and goes on. Dropping the future takes the replacement back.
+    pub async fn prove(
         &self,
         replacement: Replacement,
         deadline: Option<BootInstant>,
-    ) -> Result<Replaced, NotReplaced> {
+    ) -> Result<Proved, NotReplaced> {
         let id = ReplacementId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let (answer, answered) = oneshot::channel();
-        let order = Order::Replace(id, deadline, Candidate { replacement, answer });
+        let order = Order::Replace(id, deadline, Candidate { replacement, waits: Waits::ForProof(answer) });
         if self.orders.send(order).is_err() {
             return Err(NotReplaced::ShuttingDown);
         }
         let mut waiting = TakeBack { id, to: Some(&self.orders) };
         let answer = answered.await;
         waiting.to = None;
-        answer.unwrap_or(Err(NotReplaced::ShuttingDown))
+        let token = answer.unwrap_or(Err(NotReplaced::ShuttingDown))?;
+        Ok(Proved { id, token, orders: Some(self.orders.clone()) })
     }
 
     /// Puts these locks in force. Where everyone is locked, the tokens have left the keeper and its snapshot when the future
@@ -278,6 +286,12 @@ impl Task {
                 self.candidates.remove(&id);
                 self.take_in(Event::Withdrawn(id));
             }
+            Order::Adopt(id, adopted) => {
+                if let Some(candidate) = self.candidates.get_mut(&id) {
+                    candidate.waits = Waits::ToBeInForce(adopted);
+                }
+                self.take_in(Event::Adopted(id));
+            }
             Order::Adjust(settings) => self.take_in(Event::Adjusted(settings)),
             Order::Lock(locks, obeyed) => {
                 self.take_in(Event::Locked(locks));
@@ -300,17 +314,31 @@ impl Task {
         }
     }
 
-    fn conclude(&mut self, id: ReplacementId, outcome: Result<Replaced, NotReplaced>) {
-        let Some(Candidate { replacement, answer }) = self.candidates.remove(&id) else { return };
-        if outcome.is_ok() {
-            self.setup.issuer = replacement.issuer;
-            self.setup.budget = replacement.budget;
+    fn conclude(&mut self, id: ReplacementId, outcome: Result<TokenId, NotReplaced>) {
+        let proved = outcome.is_ok();
+        let Some(candidate) = self.candidates.get_mut(&id) else { return };
+        if let Waits::ForProof(answer) = std::mem::replace(&mut candidate.waits, Waits::ForNothing) {
+            // Who has hung up takes the replacement back.
+            let _ = answer.send(outcome);
         }
-        // Who has hung up needs no answer.
-        let _ = answer.send(outcome);
+        if !proved {
+            self.candidates.remove(&id);
+        }
+    }
+
+    /// Asks with other means from now on. Who waits for that, and is to be told when all that follows from it is done.
+    fn adopt(&mut self, id: ReplacementId) -> Option<oneshot::Sender<Replaced>> {
+        let Candidate { replacement, waits } = self.candidates.remove(&id)?;
+        self.setup.issuer = replacement.issuer;
+        self.setup.budget = replacement.budget;
+        match waits {
+            Waits::ToBeInForce(adopted) => Some(adopted),
+            Waits::ForProof(_) | Waits::ForNothing => None,
+        }
     }
 
     fn settle(&mut self, trying: &mut Option<Trying>) {
+        let mut in_force = Vec::new();
         for action in self.core.settle(self.setup.clock.now()) {
             match action {
                 Action::Begin(attempt) => {
@@ -328,10 +356,18 @@ impl Task {
                     }
                 }
                 Action::Conclude(id, outcome) => self.conclude(id, outcome),
+                Action::Adopt(id, replaced) => {
+                    in_force.extend(self.adopt(id).map(|waiting| (waiting, replaced)));
+                }
                 Action::Publish(snapshot) => self.writer.publish(snapshot),
                 Action::Alarm(event) => self.alarm(event),
                 Action::Tell(note) => tell(&note),
             }
+        }
+        // They find it published.
+        for (waiting, replaced) in in_force {
+            // Who has hung up needs no answer.
+            let _ = waiting.send(replaced);
         }
         for waiting in self.obeyed.drain(..) {
             // Who has hung up needs no answer.

@@ -272,9 +272,14 @@ impl Daemon {
 
     /// Waits until it has logged this.
     pub async fn logged(&self, text: &str) {
+        self.logged_so_that(&format!("the log says {text:?}"), |log| log.contains(text)).await;
+    }
+
+    /// Waits until its log is so.
+    pub async fn logged_so_that(&self, what: &str, holds: impl Fn(&str) -> bool) {
         let mut log = self.log.clone();
-        let waited = soon(&format!("the log says {text:?}"), log.wait_for(|log| log.contains(text))).await;
-        assert!(waited.is_ok(), "the daemon ended without logging {text:?}:\n{}", self.log());
+        let waited = soon(what, log.wait_for(|log| holds(log))).await;
+        assert!(waited.is_ok(), "the daemon ended, and never so that {what}:\n{}", self.log());
     }
 
     pub fn signal(&self, signal: Signal) {

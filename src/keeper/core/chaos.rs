@@ -29,6 +29,8 @@ enum Happening {
     Propose(Duration),
     /// The oldest replacement is taken back.
     TakeBack,
+    /// What is proved is put in force.
+    Adopt,
     /// Other settings are put in force.
     Adjust(Duration),
     /// Everyone is locked out, or the first caller is, or not any more.
@@ -93,6 +95,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         1 => Just(Happening::HangUp),
         2 => millis(20_000).prop_map(Happening::Propose),
         1 => Just(Happening::TakeBack),
+        2 => Just(Happening::Adopt),
         1 => (any::<bool>(), any::<bool>())
             .prop_map(|(everyone, locked)| Happening::Lock { everyone, locked }),
         1 => millis(20_000).prop_map(Happening::Adjust),
@@ -108,7 +111,7 @@ const SETTINGS: TokenSettings = TokenSettings {
     request_timeout: Duration::from_secs(10),
 };
 
-/// All that a failed proof must leave as it was.
+/// All that a proof must leave as it was.
 fn what_is_in_force(core: &Core) -> impl PartialEq + use<> {
     let refresh = core.refresh.as_ref().map(|token| token.secret.expose_secret().to_owned());
     let failing = core.failing.as_ref().map(|row| (row.error.clone(), row.since, row.failures));
@@ -118,6 +121,17 @@ fn what_is_in_force(core: &Core) -> impl PartialEq + use<> {
         (failing, core.not_before, core.lane_opens, core.last_call.clone()),
         (core.settings, core.generation, core.last_lifetime, core.budget_problem.clone()),
     )
+}
+
+/// A replacement that is proved.
+#[derive(Clone, Copy)]
+struct HeldBack {
+    id: u64,
+    token: TokenId,
+    /// Which of all tokens that is.
+    number: u32,
+    /// There was no lockdown of everyone since it was asked for.
+    kept: bool,
 }
 
 /// The world around the core, which notes whatever should never be.
@@ -130,10 +144,14 @@ struct World {
     waiting: BTreeMap<u64, (Want, BootInstant)>,
     /// Until when the proof of each replacement may begin.
     proposed: BTreeMap<u64, BootInstant>,
+    /// What is proved and not in force.
+    held: Option<HeldBack>,
     generation: u64,
     locks: Arc<Locks>,
     /// Everyone was locked out since the try under way began.
     fruitless: bool,
+    /// There was no lockdown of everyone since the proof under way began.
+    proof_counts: bool,
     next_id: u64,
     tokens: u32,
     /// Refresh tokens that the upstream may have seen.
@@ -156,9 +174,11 @@ impl World {
             trying: None,
             waiting: BTreeMap::new(),
             proposed: BTreeMap::new(),
+            held: None,
             generation: 1,
             locks: Arc::default(),
             fruitless: false,
+            proof_counts: true,
             next_id: 0,
             tokens: 0,
             spent: BTreeSet::new(),
@@ -183,21 +203,22 @@ impl World {
             }))
         );
         let good_before = self.snapshot.token_for(Duration::ZERO, self.now.boot).map(|token| token.id());
-        let proof_failed =
-            failed && matches!(&event, Some(Event::Ended(AttemptEnd { kind: AttemptKind::Proof(_), .. })));
+        let proof_ended =
+            matches!(&event, Some(Event::Ended(AttemptEnd { kind: AttemptKind::Proof(_), .. })));
+        let abandoned = self.core.trying == Some(Lane::Nobody);
         let in_force = what_is_in_force(&self.core);
         if let Some(event) = event {
             self.core.take_in(event, self.now);
         }
-        if proof_failed {
+        if proof_ended {
             let still = what_is_in_force(&self.core) == in_force;
-            self.check(still, "a failed proof changed something");
+            self.check(still, "a proof changed something");
         }
         for action in self.core.settle(self.now) {
             self.act(action);
         }
-        // A proof's end may let a login begin, which takes a token away that two callers rejected.
-        if failed && !proof_failed {
+        // The end of a proof, or of what is not kept, may let a login begin, which takes a token away that two callers rejected.
+        if failed && !proof_ended && !abandoned {
             let good_now = self.snapshot.token_for(Duration::ZERO, self.now.boot).map(|token| token.id());
             self.check(good_before == good_now, "a failure took a good token away");
         }
@@ -216,8 +237,16 @@ impl World {
         self.check(!overdue, "a call was not answered in time");
         let locked = self.locks.on_everyone().is_some();
         self.check(!locked || self.snapshot.token.is_none(), "a token under lockdown");
-        let kept = locked && (self.core.hand.is_some() || self.core.refresh.is_some());
+        let held = self.core.replacing.held_token();
+        let kept = locked && (self.core.hand.is_some() || self.core.refresh.is_some() || held.is_some());
         self.check(!kept, "a token was kept under lockdown");
+        let expected = self.held.filter(|held| held.kept).map(|held| held.token);
+        self.check(held == expected, "what is held back is not what was proved");
+        let shown = self.snapshot.token.as_ref().map(|token| token.id());
+        self.check(held.is_none() || shown != held, "a token is shown that is held back");
+        let of_another =
+            self.snapshot.token.as_ref().is_some_and(|token| token.generation != self.generation);
+        self.check(!of_another, "a token of replaced credentials is shown");
         let says = state == KeeperState::LockedDown;
         self.check(says == locked, "the state does not say whether everyone is locked out");
         let asleep = !locked && self.trying.is_none() && self.core.wake_at(self.now.boot).is_none();
@@ -237,21 +266,34 @@ impl World {
             Action::Conclude(id, outcome) => {
                 let waited = self.proposed.remove(&id.0).is_some();
                 self.check(waited, "a replacement was concluded that nobody waits for");
-                if let Ok(replaced) = outcome {
-                    self.generation += 1;
-                    let counted = replaced.generation == self.generation;
-                    self.check(counted, "generations are not counted one by one");
-                    // Nothing of the old chain may be presented any more.
-                    let newest = format!("refresh-{}", self.tokens);
-                    let old = (1..=self.tokens).map(|token| format!("refresh-{token}"));
-                    self.spent.extend(old.filter(|token| *token != newest));
+                if let Ok(token) = outcome {
+                    let alone = self.held.is_none();
+                    self.check(alone, "two replacements are held at a time");
+                    let kept = self.proof_counts && self.locks.on_everyone().is_none();
+                    self.held = Some(HeldBack { id: id.0, token, number: self.tokens, kept });
                 }
+            }
+            Action::Adopt(id, replaced) => {
+                let held = self.held.take().filter(|held| (held.id, held.token) == (id.0, replaced.token));
+                self.check(held.is_some(), "a replacement is in force that was not held");
+                self.generation += 1;
+                let counted = replaced.generation == self.generation;
+                self.check(counted, "generations are not counted one by one");
+                // Nothing of the old chain may be presented any more.
+                let own = held.map(|held| held.number);
+                let old = (1..=self.tokens).filter(|number| Some(*number) != own);
+                self.spent.extend(old.map(|number| format!("refresh-{number}")));
+                // What the old set's try under way will bring is not kept either.
+                self.fruitless |= self.trying.is_some();
             }
             Action::Begin(attempt) => {
                 let proof = matches!(attempt.kind, AttemptKind::Proof(_));
                 let allowed = proof || self.locks.on_everyone().is_none();
                 self.check(allowed, "a try was begun under lockdown");
                 if let AttemptKind::Proof(id) = &attempt.kind {
+                    self.proof_counts = true;
+                    let alone = self.held.is_none();
+                    self.check(alone, "a proof was begun while another's token is held");
                     let in_time = self.proposed.get(&id.0).is_some_and(|by| *by > self.now.boot);
                     self.check(in_time, "a proof began too late, or for nobody");
                 }
@@ -333,9 +375,16 @@ impl World {
                 self.turn(Some(Event::Proposed(proposal)));
             }
             Happening::TakeBack => {
-                if let Some((id, _)) = self.proposed.pop_first() {
+                let held = self.held.take().map(|held| held.id);
+                if let Some(id) = held.or_else(|| self.proposed.pop_first().map(|(id, _)| id)) {
                     self.turn(Some(Event::Withdrawn(ReplacementId(id))));
                 }
+            }
+            Happening::Adopt => {
+                // Of one that is not proved, or gone, nothing can come.
+                let id = self.held.map_or(self.next_id, |held| held.id);
+                self.turn(Some(Event::Adopted(ReplacementId(id))));
+                self.check(self.held.is_none(), "what was to be in force is not");
             }
             Happening::Adjust(min_validity) => {
                 self.turn(Some(Event::Adjusted(TokenSettings { min_validity, ..SETTINGS })));
@@ -346,6 +395,12 @@ impl World {
                 let lock = Lock { since, reason: "told to".parse().unwrap(), by: "ops".into() };
                 let locks = Locks::clone(&self.locks);
                 self.locks = Arc::new(if locked { locks.with(&scope, lock) } else { locks.without(&scope) });
+                if self.locks.on_everyone().is_some() {
+                    self.proof_counts = false;
+                    if let Some(held) = &mut self.held {
+                        held.kept = false;
+                    }
+                }
                 if everyone && locked {
                     // Whatever it had, and what it asked for, is never presented again.
                     self.spent.extend((1..=self.tokens).map(|token| format!("refresh-{token}")));
@@ -381,12 +436,15 @@ impl World {
         {
             self.spent.insert(token.secret.expose_secret().to_owned());
         }
-        let granted = self.tokens;
+        let granted = matches!(outcome, Outcome::Called { result: Ok(_), .. });
         self.turn(Some(Event::Ended(AttemptEnd { kind, outcome, budget_problem })));
-        if fruitless && granted > 0 {
-            let newest = AccessToken::parse(format!("access-{granted}").into()).unwrap().id();
+        if fruitless && granted {
+            let newest = AccessToken::parse(format!("access-{}", self.tokens).into()).unwrap().id();
             let kept = self.core.hand.as_ref().is_some_and(|token| token.id() == newest);
-            self.check(!kept, "a token was kept that was asked for before the lockdown");
+            self.check(
+                !kept,
+                "a token was kept that was asked for before a lockdown, or with credentials that are gone",
+            );
         }
     }
 

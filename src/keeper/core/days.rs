@@ -122,7 +122,11 @@ fn live_a_day(lifetime: Duration, v2: bool, seed: u64) -> Day {
                     day.states.push(snapshot.state(now).0);
                     held.clone_from(&snapshot.token);
                 }
-                Action::Answer(..) | Action::Conclude(..) | Action::Alarm(_) | Action::Tell(_) => {}
+                Action::Answer(..)
+                | Action::Conclude(..)
+                | Action::Adopt(..)
+                | Action::Alarm(_)
+                | Action::Tell(_) => {}
             }
         }
         let wake = core.wake_at(now.boot);

@@ -24,7 +24,7 @@ impl Core {
         }
     }
 
-    /// Drops the tokens and all that is about them. What is known of the upstream stays.
+    /// Drops the tokens, those that a proof brought included, and all that is about them. What is known of the upstream stays.
     pub(super) fn forget_tokens(&mut self) {
         self.hand = None;
         self.refresh = None;
@@ -32,6 +32,12 @@ impl Core {
         self.confirmed = None;
         self.login_owed = false;
         self.failing = None;
+        self.replacing.forget_tokens();
+        self.abandon_try();
+    }
+
+    /// Has what the try under way brings dropped. It is not cut off: a call that was given up may still arrive.
+    pub(super) fn abandon_try(&mut self) {
         if let Some(lane @ (Lane::Schedule | Lane::Callers)) = &mut self.trying {
             *lane = Lane::Nobody;
         }

@@ -25,7 +25,8 @@ struct Rig {
     tries: Vec<&'static str>,
     answers: Vec<(u64, Result<TokenId, Refusal>)>,
     alarms: Vec<SecurityEvent>,
-    conclusions: Vec<(u64, Result<Replaced, NotReplaced>)>,
+    conclusions: Vec<(u64, Result<TokenId, NotReplaced>)>,
+    in_force: Vec<(u64, Replaced)>,
     snapshot: TokenSnapshot,
     next_token: u32,
     next_waiter: u64,
@@ -46,6 +47,7 @@ impl Rig {
             answers: Vec::new(),
             alarms: Vec::new(),
             conclusions: Vec::new(),
+            in_force: Vec::new(),
             snapshot,
             next_token: 0,
             next_waiter: 0,
@@ -84,6 +86,7 @@ impl Rig {
                 }
                 Action::Answer(id, answer) => self.answers.push((id.0, answer.map(|token| token.id()))),
                 Action::Conclude(id, outcome) => self.conclusions.push((id.0, outcome)),
+                Action::Adopt(id, replaced) => self.in_force.push((id.0, replaced)),
                 Action::Alarm(event) => self.alarms.push(event),
                 Action::Publish(snapshot) => self.snapshot = snapshot,
                 Action::Tell(_) => {}
@@ -173,7 +176,20 @@ impl Rig {
         self.happens(Event::Locked(Arc::new(locks)));
     }
 
-    fn conclusion(&self, replacement: u64) -> Option<&Result<Replaced, NotReplaced>> {
+    fn adopts(&mut self, replacement: u64) {
+        self.happens(Event::Adopted(ReplacementId(replacement)));
+    }
+
+    fn takes_back(&mut self, replacement: u64) {
+        self.happens(Event::Withdrawn(ReplacementId(replacement)));
+    }
+
+    /// What it is now that it is in force.
+    fn adopted(&self, replacement: u64) -> Option<Replaced> {
+        self.in_force.iter().find(|(id, _)| *id == replacement).map(|(_, replaced)| *replaced)
+    }
+
+    fn conclusion(&self, replacement: u64) -> Option<&Result<TokenId, NotReplaced>> {
         self.conclusions.iter().find(|(id, _)| *id == replacement).map(|(_, outcome)| outcome)
     }
 
@@ -687,171 +703,7 @@ fn a_login_that_brings_the_same_token_again_is_not_repeated() {
     assert_eq!(rig.tries.len(), 2);
 }
 
-// ---- replacements
-
-#[test]
-fn a_replacement_is_proved_by_one_login_and_then_takes_the_place_of_all() {
-    let mut rig = Rig::with_v2_token(900.0);
-    rig.advance(secs(100.0));
-    let replacement = rig.proposes(20.0);
-    assert_eq!(rig.tries, ["login", "proof"]);
-    assert_eq!(rig.begun.as_ref().unwrap().purpose, crate::budget::Purpose::Schedule);
-    assert!(rig.current().is_some(), "the old token serves while the proof runs");
-    rig.v2 = false;
-    let token = rig.grants(60.0);
-    let lifetime = secs(60.0);
-    assert_eq!(rig.conclusion(replacement), Some(&Ok(Replaced { generation: 2, token, lifetime })));
-    assert_eq!(rig.current(), Some(token));
-    let held = rig.snapshot.token.clone().unwrap();
-    assert_eq!((held.generation, rig.snapshot.generation, held.floor), (2, 2, secs(15.0)));
-    rig.pass_until_try();
-    assert_eq!(rig.tries, ["login", "proof", "login"], "the old refresh token is dropped unused");
-}
-
-#[test]
-fn a_replacement_that_is_not_proved_changes_nothing() {
-    let mut rig = Rig::with_v2_token(900.0);
-    rig.pass_until_try();
-    rig.fails(not_sent());
-    let (token, wakes, shown) = (rig.current(), rig.core.wake_at(rig.now.boot), rig.snapshot.clone());
-    let replacement = rig.proposes(20.0);
-    rig.fails(wrong_credentials());
-    let why = NotReplaced::NotProved(wrong_credentials());
-    assert_eq!(rig.conclusion(replacement), Some(&Err(why)));
-    assert_eq!((rig.current(), rig.core.wake_at(rig.now.boot)), (token, wakes));
-    assert_eq!((rig.state(), rig.snapshot.last_call.clone()), (KeeperState::Degraded, shown.last_call));
-    rig.pass_until_try();
-    assert_eq!(rig.tries, ["login", "refresh", "proof", "refresh"], "the old refresh token is good still");
-    rig.grants(900.0);
-    assert_eq!(rig.snapshot.token.as_ref().unwrap().generation, 1);
-}
-
-#[test]
-fn a_replacement_waits_for_the_try_under_way_and_for_no_pause_after_a_failure() {
-    let mut rig = Rig::new();
-    let replacement = rig.proposes(10.0);
-    assert_eq!(rig.tries, ["login"]);
-    rig.fails(wrong_credentials());
-    assert_eq!(
-        (rig.state(), rig.tries.as_slice()),
-        (KeeperState::CredentialsRejected, ["login", "proof"].as_slice())
-    );
-    rig.grants(900.0);
-    assert!(rig.conclusion(replacement).unwrap().is_ok());
-    assert_eq!(rig.state(), KeeperState::Fresh);
-}
-
-#[test]
-fn a_refresh_of_the_old_chain_ends_first_and_its_fruit_is_replaced() {
-    let mut rig = Rig::with_v2_token(60.0);
-    rig.pass_until_try();
-    rig.proposes(10.0);
-    let old = rig.grants(60.0);
-    assert_eq!((rig.current(), rig.begun.is_some()), (Some(old), true));
-    let new = rig.grants(60.0);
-    assert_eq!((rig.current(), rig.tries.as_slice()), (Some(new), ["login", "refresh", "proof"].as_slice()));
-}
-
-#[test]
-fn a_replacement_waits_for_a_call_of_the_budget_as_long_as_it_may() {
-    let mut rig = Rig::with_token(900.0);
-    let patient = rig.proposes(10.0);
-    rig.no_turn_for(6.0);
-    assert_eq!(rig.conclusion(patient), None);
-    assert_eq!(rig.pass_until_try(), secs(6.0));
-    rig.no_turn_for(6.0);
-    let retry_after = secs(6.0);
-    assert_eq!(rig.conclusion(patient), Some(&Err(NotReplaced::BudgetExhausted { retry_after })));
-    assert!(rig.pass_until_try() > secs(500.0), "nothing of it is left");
-}
-
-#[test]
-fn a_replacement_whose_turn_does_not_come_in_time_is_refused() {
-    let mut rig = Rig::new();
-    let replacement = rig.proposes(10.0);
-    rig.pass(9.999);
-    assert_eq!(rig.conclusion(replacement), None);
-    rig.pass(0.001);
-    assert_eq!(rig.conclusion(replacement), Some(&Err(NotReplaced::Busy)));
-    rig.grants(900.0);
-    assert_eq!(rig.tries, ["login"]);
-}
-
-#[test]
-fn replacements_are_proved_one_after_the_other() {
-    let mut rig = Rig::with_token(900.0);
-    let (first, second) = (rig.proposes(10.0), rig.proposes(20.0));
-    assert_eq!(rig.tries, ["login", "proof"]);
-    rig.fails(lost());
-    assert_eq!((rig.conclusion(first).unwrap().is_err(), rig.tries.len()), (true, 3));
-    rig.grants(900.0);
-    assert_eq!(rig.conclusion(second).unwrap().as_ref().unwrap().generation, 2);
-}
-
-#[test]
-fn a_replacement_that_nobody_waits_for_is_not_adopted() {
-    let mut rig = Rig::with_token(900.0);
-    let token = rig.current();
-    let (first, second) = (rig.proposes(10.0), rig.proposes(20.0));
-    rig.happens(Event::Withdrawn(ReplacementId(second)));
-    rig.happens(Event::Withdrawn(ReplacementId(first)));
-    rig.grants(900.0);
-    assert_eq!((rig.current(), rig.conclusions.len(), rig.tries.len()), (token, 0, 2));
-    assert!(rig.pass_until_try() > secs(500.0), "the schedule goes on");
-}
-
-#[test]
-fn those_who_wait_get_the_new_token_and_a_failed_proof_is_not_their_failure() {
-    let mut rig = Rig::new();
-    rig.fails(lost());
-    rig.proposes(10.0);
-    let waiter = rig.wants(any());
-    rig.fails(wrong_credentials());
-    assert_eq!(rig.answer(waiter), None, "a try that it is owed has not been made yet");
-    rig.proposes(10.0);
-    let token = rig.grants(900.0);
-    assert_eq!(rig.answer(waiter), Some(&Ok(token)));
-}
-
-#[test]
-fn bad_replacements_in_a_loop_do_not_keep_a_good_set_from_its_renewal() {
-    let mut rig = Rig::with_token(60.0);
-    rig.pass_until_try();
-    rig.fails(lost());
-    while rig.tries.len() < 40 {
-        rig.proposes(10.0);
-        if rig.begun.is_none() {
-            rig.pass_until_try();
-        }
-        // A call takes longer than the pause after a failure: when it ends, both want the next.
-        rig.advance(secs(5.0));
-        rig.fails(lost());
-    }
-    let logins = rig.tries.iter().filter(|kind| **kind == "login").count();
-    assert!((18..=22).contains(&logins), "{:?}", rig.tries);
-}
-
-#[test]
-fn a_report_about_the_old_token_is_settled_by_the_replacement() {
-    let mut rig = Rig::with_token(900.0);
-    rig.proposes(10.0);
-    let bad = rig.current();
-    let waiter = rig.wants(rig.rejects("a"));
-    rig.wants(rig.rejects("b"));
-    assert_eq!(rig.current(), bad, "a proof may fail: the token is not withdrawn for it");
-    let token = rig.grants(900.0);
-    assert_eq!(rig.answer(waiter), Some(&Ok(token)));
-    assert!(rig.pass_until_try() > secs(500.0), "nothing is left to ask for");
-    assert_eq!(rig.tries.len(), 3);
-}
-
-#[test]
-fn stopping_answers_replacements_too() {
-    let mut rig = Rig::new();
-    let replacement = rig.proposes(10.0);
-    rig.happens(Event::Stopping);
-    assert_eq!(rig.conclusion(replacement), Some(&Err(NotReplaced::ShuttingDown)));
-}
+// ---- settings
 
 #[test]
 fn other_settings_are_in_force_from_the_next_token_on() {
@@ -941,33 +793,6 @@ fn a_lock_on_one_caller_leaves_the_token_to_the_others() {
 }
 
 #[test]
-fn a_replacement_under_lockdown_is_proved_and_its_token_is_not_kept() {
-    let mut rig = Rig::with_v2_token(900.0);
-    rig.locks(&Scope::Everyone);
-    let replacement = rig.proposes(10.0);
-    rig.grants(900.0);
-    assert_eq!(rig.conclusion(replacement).unwrap().as_ref().unwrap().generation, 2);
-    assert!(rig.snapshot.token.is_none() && rig.core.hand.is_none() && rig.core.refresh.is_none());
-    assert_eq!((rig.state(), rig.snapshot.generation), (KeeperState::LockedDown, 2));
-    rig.unlocks(&Scope::Everyone);
-    rig.grants(900.0);
-    assert_eq!(
-        (rig.state(), rig.tries.as_slice()),
-        (KeeperState::Fresh, ["login", "proof", "login"].as_slice())
-    );
-}
-
-#[test]
-fn a_proof_that_a_lockdown_overtakes_counts_but_its_token_is_not_kept() {
-    let mut rig = Rig::with_token(900.0);
-    let replacement = rig.proposes(10.0);
-    rig.locks(&Scope::Everyone);
-    rig.grants(900.0);
-    assert!(rig.conclusion(replacement).unwrap().is_ok());
-    assert!(rig.snapshot.token.is_none());
-}
-
-#[test]
 fn a_keeper_that_begins_locked_asks_for_nothing() {
     let now = Rig::new().now;
     let since = Timestamp::UNIX_EPOCH;
@@ -978,3 +803,5 @@ fn a_keeper_that_begins_locked_asks_for_nothing() {
     assert_eq!((state, shown), (KeeperState::LockedDown, since));
     assert!(!core.settle(now).iter().any(|action| matches!(action, Action::Begin(_))));
 }
+
+mod replacing;

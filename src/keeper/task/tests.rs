@@ -7,6 +7,7 @@ use crate::{
     budget::{CallLimit, CallRecord, History, RecordUnusable},
     clock::{Now, SystemClock},
     issuer::{self, IssueError},
+    lockdown::{Lock, Scope},
     token::{AccessToken, Grant, RefreshToken},
 };
 
@@ -97,7 +98,9 @@ fn in_hand(keeper: &TokenKeeper) -> Option<String> {
 async fn a_proved_replacement_is_asked_from_then_on_within_its_own_budget() {
     let keeper = keeper().await;
     let many_calls = budget(History::Kept(Vec::new()));
-    let replaced = keeper.replace(replacement(Ok("new"), &many_calls), None).await.unwrap();
+    let proved = keeper.prove(replacement(Ok("new"), &many_calls), None).await.unwrap();
+    assert_eq!(in_hand(&keeper).as_deref(), Some("old-1"), "it is held back");
+    let replaced = proved.adopt().await.unwrap();
     assert_eq!((replaced.generation, in_hand(&keeper).as_deref()), (2, Some("new-1")));
     // The old set has neither this token nor a call left.
     let (caller, rejected) = ("a".parse().unwrap(), Some(replaced.token));
@@ -110,9 +113,9 @@ async fn a_proved_replacement_is_asked_from_then_on_within_its_own_budget() {
 async fn a_replacement_without_a_call_left_is_refused() {
     let keeper = keeper().await;
     let budget = one_call();
-    assert!(keeper.replace(replacement(Ok("new"), &budget), None).await.is_ok());
+    keeper.prove(replacement(Ok("new"), &budget), None).await.unwrap().adopt().await.unwrap();
     let soon = Some(SystemClock.now().boot + Duration::from_secs(1));
-    let refused = keeper.replace(replacement(Ok("newer"), &budget), soon).await.unwrap_err();
+    let refused = keeper.prove(replacement(Ok("newer"), &budget), soon).await.unwrap_err();
     assert!(matches!(refused, NotReplaced::BudgetExhausted { .. }), "{refused:?}");
     assert_eq!(in_hand(&keeper).as_deref(), Some("new-1"));
 }
@@ -121,7 +124,33 @@ async fn a_replacement_without_a_call_left_is_refused() {
 async fn a_replacement_that_is_refused_is_told_why_and_leaves_the_token_in_hand() {
     let keeper = keeper().await;
     let wrong = IssueError::CredentialsRejected { detail: "400".into() };
-    let refused = keeper.replace(replacement(Err(wrong.clone()), &one_call()), None).await;
-    assert_eq!(refused, Err(NotReplaced::NotProved(wrong)));
+    let refused = keeper.prove(replacement(Err(wrong.clone()), &one_call()), None).await.unwrap_err();
+    assert_eq!(refused, NotReplaced::NotProved(wrong));
     assert_eq!(in_hand(&keeper).as_deref(), Some("old-1"));
+}
+
+#[tokio::test]
+async fn what_was_proved_and_is_dropped_is_never_handed_out_and_the_next_can_be_proved() {
+    let keeper = keeper().await;
+    let many_calls = budget(History::Kept(Vec::new()));
+    drop(keeper.prove(replacement(Ok("dropped"), &many_calls), None).await.unwrap());
+    let proved = keeper.prove(replacement(Ok("new"), &many_calls), None).await.unwrap();
+    assert_eq!(in_hand(&keeper).as_deref(), Some("old-1"));
+    let replaced = proved.adopt().await.unwrap();
+    assert_eq!((replaced.generation, in_hand(&keeper).as_deref()), (2, Some("new-1")));
+}
+
+#[tokio::test]
+async fn what_is_adopted_without_its_token_logs_in_with_the_new_means() {
+    let keeper = keeper().await;
+    let many_calls = budget(History::Kept(Vec::new()));
+    let proved = keeper.prove(replacement(Ok("new"), &many_calls), None).await.unwrap();
+    let lock = Lock { since: SystemClock.now().wall, reason: "stolen".parse().unwrap(), by: "ops".into() };
+    keeper.lock(Arc::new(Locks::default().with(&Scope::Everyone, lock))).await;
+    keeper.lock(Arc::default()).await;
+    proved.adopt().await.unwrap();
+    let want =
+        Want { caller: "a".parse().unwrap(), min_validity: Duration::ZERO, rejected: None, deadline: None };
+    keeper.obtain(want).await.unwrap();
+    assert_eq!(in_hand(&keeper).as_deref(), Some("new-2"));
 }
