@@ -8,6 +8,7 @@ use std::fs;
 
 use b2binpay_broker::grpc::proto::CertificateState;
 use nix::sys::signal::Signal;
+use rcgen::ExtendedKeyUsagePurpose;
 use rustls::version::{TLS12, TLS13};
 use support::{
     Answered, Caller, Daemon,
@@ -46,12 +47,35 @@ async fn a_caller_is_who_its_certificate_says_and_where_the_policy_says() {
         Says::dns("*.example.org"),
         Says::uri("spiffe://example.org/somebody"),
         Says::dns("somebody.example.org"),
-        Says::default(),
     ] {
         let (uris, names) = (nameless.uris.clone(), nameless.dns_names.clone());
         let client = issue(nameless).from("127.0.0.2");
         assert_eq!(reason(client.caller()).await, "CALLER_UNKNOWN", "{uris:?} {names:?}");
     }
+}
+
+#[tokio::test]
+async fn a_common_name_and_an_address_are_no_names_and_the_answer_says_what_is() {
+    let port = Port::open().await;
+    let address = Says { addresses: vec!["127.0.0.1".parse().unwrap()], ..Says::default() };
+    for says in [Says::default(), address] {
+        let refused = port.client(&port.clients.issue(&says)).caller().token().await.refused();
+        assert_eq!(refused.reason, "CALLER_UNKNOWN");
+        for told in ["no URI and no DNS name", "don't count", "one SPIFFE ID or else one DNS name"] {
+            assert!(refused.message.contains(told), "{}", refused.message);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_for_servers_alone_is_no_client_s() {
+    let port = Port::open().await;
+    let purposes = |purposes| port.client(&port.clients.issue(&Says { purposes, ..Says::uri(PAYOUTS) }));
+    assert!(purposes(vec![ExtendedKeyUsagePurpose::ServerAuth]).greet().await.is_err());
+    port.daemon.logged("TLS handshake failed: its certificate is not for clients").await;
+    assert!(purposes(vec![ExtendedKeyUsagePurpose::ClientAuth]).greet().await.is_ok());
+    // One that doesn't say what it is for is for everything, as everywhere: docs/security.md says what follows from that.
+    assert!(purposes(Vec::new()).greet().await.is_ok());
 }
 
 #[tokio::test]

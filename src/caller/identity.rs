@@ -120,7 +120,9 @@ impl CertifiedName {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum NoName {
     /// Neither a URI nor a DNS name.
-    #[error("its certificate has no URI and no DNS name among its subject alternative names")]
+    #[error(
+        "its certificate has no URI and no DNS name among its subject alternative names; common names and addresses don't count"
+    )]
     Nothing,
     /// More than one URI.
     #[error("its certificate has several URIs, and must have one")]

@@ -289,13 +289,13 @@ pub const KEYS: &[Key] = &[
         path: "listen.client_ca",
         kind: FILE,
         unset: Unset::Nothing("\"tls/clients-ca.pem\""),
-        description: "For `tcp`: PEM certificates of the authorities that may vouch for callers. The system's don't.",
+        description: "For `tcp`: PEM certificates of the authorities that may vouch for callers. The system's don't. They should sign certificates for this port's callers and nothing else: one that doesn't say what it is for (no extended key usage) is taken as a client's.",
     },
     Key {
         path: "listen.client_crl",
         kind: Kind::Words("names of files"),
         unset: Unset::Nothing("[\"tls/clients-crl.pem\"]"),
-        description: "For `tcp`: lists of revoked certificates in PEM. Where any is named, there must be one of each authority between a caller's certificate and `client_ca`, that included: who can't be looked up is refused. A list that is past its next update goes on revoking what it lists, and is told of.",
+        description: "For `tcp`: lists of revoked certificates in PEM. Where any is named, there must be one of each authority between a caller's certificate and `client_ca`, that included: who can't be looked up is refused. Of several lists that one key signed, the newest counts; an authority that was renewed under its old name needs one of each key. A list that is past its next update goes on revoking what it lists, and is told of.",
     },
     Key {
         path: "listen.min_tls",

@@ -112,7 +112,9 @@ const fn wants(peer: &Peer) -> &'static str {
         Peer::Tls { name: Ok(_), .. } => {
             "its configuration needs a [[caller]] with this name as spiffe_id or dns_name"
         }
-        Peer::Tls { .. } => "it needs a certificate that names it",
+        Peer::Tls { .. } => {
+            "it needs a certificate with one SPIFFE ID or else one DNS name among its subject alternative names"
+        }
     }
 }
 

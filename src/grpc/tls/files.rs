@@ -65,6 +65,12 @@ pub enum FileFault {
         "a list of revoked certificates in the file can't be read: it is damaged, or of a kind that isn't known"
     )]
     BadList,
+    /// Too many keys under the same names.
+    #[error(
+        "there are lists of too many keys of authorities with the same names: remove those of authorities that are no longer \
+         in use"
+    )]
+    TooManyLists,
     /// What TLS itself refuses.
     #[error("TLS can't be set up with it: {0}")]
     Refused(rustls::Error),

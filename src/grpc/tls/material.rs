@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -11,9 +12,7 @@ use rustls::{
     Error, InconsistentKeys, RootCertStore, ServerConfig,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, CertificateRevocationListDer},
-    server::{
-        NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier,
-    },
+    server::{NoServerSessionStorage, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
@@ -22,7 +21,8 @@ use tokio::sync::watch;
 use super::{
     facts::{CertificateFacts, CertificateRole},
     files::{self, FileFault, TlsProblem},
-    names,
+    names::{self, AuthorityFacts},
+    revocation::{self, List},
 };
 use crate::config::{FileProblem, NamedFile, TlsFiles, Warning};
 
@@ -74,15 +74,18 @@ impl Prepared {
             certified = reading.note(&files.key, made);
         }
         let mut verifier = None;
-        if let (Some((roots, subjects)), Some(lists)) =
+        if let (Some((roots, known)), Some(lists)) =
             (authorities, lists.into_iter().collect::<Option<Vec<_>>>())
         {
-            let lists = lists.concat();
-            if !lists.is_empty() {
-                warnings.extend(without_list(&files.client_ca, &subjects, &lists));
+            let named = files.client_crls.first();
+            let (lists, replaced) = revocation::newest(lists.concat(), named);
+            warnings.extend(replaced);
+            warnings.extend(revocation::without_list(&files.client_ca, &known, &lists));
+            for list in &lists {
+                reading.describe(CertificateRole::RevocationList, &list.path, list.described.clone());
             }
-            let blamed = files.client_crls.first().unwrap_or(&files.client_ca);
-            verifier = reading.note(blamed, client_verifier(&provider, roots, lists));
+            let made = revocation::client_verifier(&provider, roots, &lists);
+            verifier = reading.note(named.unwrap_or(&files.client_ca), made);
         }
         let Reading { problems, facts } = reading;
         let (Some(certified), Some(verifier), true) = (certified, verifier, problems.is_empty()) else {
@@ -190,46 +193,45 @@ impl Reading {
             Ok((first.ok_or(FileFault::BadCertificate(1))?, chain))
         });
         let (described, chain) = self.note(file, found)?;
-        self.describe(CertificateRole::Server, file, described);
+        self.describe(CertificateRole::Server, &file.path, described);
         Some(chain)
     }
 
-    fn authorities(&mut self, file: &NamedFile) -> Option<(RootCertStore, Vec<Vec<u8>>)> {
+    fn authorities(&mut self, file: &NamedFile) -> Option<(RootCertStore, Vec<AuthorityFacts>)> {
         let found = files::certificates(file);
         let found = self.note(file, found)?;
         let mut store = RootCertStore::empty();
-        let mut subjects = Vec::new();
+        let mut known = Vec::new();
         for (place, certificate) in found.into_iter().enumerate() {
-            let described = names::describe_certificate(&certificate).zip(names::subject(&certificate));
+            let described = names::describe_certificate(&certificate).zip(names::authority(&certificate));
             match described.filter(|_| store.add(certificate).is_ok()) {
-                Some((described, subject)) => {
-                    self.describe(CertificateRole::ClientAuthority, file, described);
-                    subjects.push(subject);
+                Some((described, authority)) => {
+                    self.describe(CertificateRole::ClientAuthority, &file.path, described);
+                    known.push(authority);
                 }
                 None => {
                     self.note::<()>(file, Err(FileFault::BadCertificate(place + 1)))?;
                 }
             }
         }
-        Some((store, subjects))
+        Some((store, known))
     }
 
-    fn lists(&mut self, file: &NamedFile) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+    fn lists(&mut self, file: &NamedFile) -> Option<Vec<List>> {
+        let list = |der: CertificateRevocationListDer<'static>| {
+            let (described, facts) = names::describe_list(&der).zip(names::list_facts(&der))?;
+            Some(List { der, path: file.path.clone(), described, facts })
+        };
         let found = files::lists(file).and_then(|lists| {
-            let described: Option<Vec<_>> = lists.iter().map(|list| names::describe_list(list)).collect();
-            Ok((described.ok_or(FileFault::BadList)?, lists))
+            lists.into_iter().map(list).collect::<Option<Vec<_>>>().ok_or(FileFault::BadList)
         });
-        let (described, lists) = self.note(file, found)?;
-        for one in described {
-            self.describe(CertificateRole::RevocationList, file, one);
-        }
-        Some(lists)
+        self.note(file, found)
     }
 
-    fn describe(&mut self, role: CertificateRole, file: &NamedFile, described: names::Described) {
+    fn describe(&mut self, role: CertificateRole, path: &Path, described: names::Described) {
         self.facts.push(CertificateFacts {
             role,
-            path: file.path.clone(),
+            path: path.to_owned(),
             names: described.names,
             not_before: described.from,
             not_after: described.until,
@@ -251,22 +253,6 @@ fn certified_key(
     }
 }
 
-/// Who shows no certificate is refused. With lists, each certificate below the authorities is looked up, and one that can't
-/// be is refused: a list that was forgotten must not be the way in. One past its next update still holds: that its
-/// successor is late must not turn every caller away.
-fn client_verifier(
-    provider: &Arc<CryptoProvider>,
-    roots: RootCertStore,
-    lists: Vec<CertificateRevocationListDer<'static>>,
-) -> Result<Arc<dyn ClientCertVerifier>, FileFault> {
-    let builder =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).with_crls(lists);
-    builder.build().map_err(|error| match error {
-        VerifierBuilderError::InvalidCrl(_) => FileFault::BadList,
-        _ => FileFault::Nothing("certificate", "CERTIFICATE"),
-    })
-}
-
 fn server(
     provider: Arc<CryptoProvider>,
     verifier: Arc<dyn ClientCertVerifier>,
@@ -286,25 +272,6 @@ fn server(
     // In TLS 1.2, what ties the certificate to this very connection.
     config.require_ems = true;
     Ok(config)
-}
-
-/// Warns of authorities whose clients are all refused, because there is no list of theirs.
-fn without_list(
-    file: &NamedFile,
-    subjects: &[Vec<u8>],
-    lists: &[CertificateRevocationListDer<'static>],
-) -> Option<Warning> {
-    let issuers: Vec<_> = lists.iter().filter_map(|list| names::issuer_of_list(list)).collect();
-    let without = subjects.iter().filter(|subject| !issuers.contains(subject)).count();
-    (without > 0).then(|| Warning {
-        position: Some(file.position),
-        message: format!(
-            "{} ({}): listen.client_crl has no list of {without} of the authorities: callers whose certificates those \
-             signed are refused",
-            file.key,
-            file.path.display()
-        ),
-    })
 }
 
 /// What tells that a file was replaced or written, through links too.

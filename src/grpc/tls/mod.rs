@@ -17,6 +17,7 @@ mod follow;
 mod material;
 mod names;
 mod reasons;
+mod revocation;
 #[cfg(test)]
 mod tests;
 mod trust;

@@ -72,16 +72,80 @@ pub(super) fn describe_list(list: &[u8]) -> Option<Described> {
     })
 }
 
-/// The names of an authority and of a list's issuer, as they are compared: byte by byte.
-pub(super) fn subject(certificate: &[u8]) -> Option<Vec<u8>> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Some(certificate.subject().as_raw().to_owned())
+/// What tells whose list is whose.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct AuthorityFacts {
+    /// Its subject, for people.
+    pub(super) name: String,
+    subject: Vec<u8>,
+    key: Option<Vec<u8>>,
 }
 
-/// See [`subject`].
-pub(super) fn issuer_of_list(list: &[u8]) -> Option<Vec<u8>> {
+/// `None` if it can't be read.
+pub(super) fn authority(certificate: &[u8]) -> Option<AuthorityFacts> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let key = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(key) => Some(key.0.to_owned()),
+        _ => None,
+    });
+    let subject = certificate.subject();
+    Some(AuthorityFacts { name: subject.to_string(), subject: subject.as_raw().to_owned(), key })
+}
+
+/// What tells a list of revoked certificates from another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ListFacts {
+    /// The issuer's name, as it is compared: byte by byte.
+    pub(super) issuer: Vec<u8>,
+    /// The key that signed it (RFC 5280, section 5.2.1), where it says so.
+    pub(super) key: Option<Vec<u8>>,
+    /// Which of the issuer's certificates it is about (section 5.2.5). `None`: all.
+    scope: Option<Vec<u8>>,
+    written: Timestamp,
+    /// Its number (section 5.2.3), without leading zeros.
+    number: Vec<u8>,
+}
+
+impl ListFacts {
+    /// The greater, the newer.
+    pub(super) fn age_order(&self) -> impl Ord {
+        (self.written, self.number.len(), self.number.clone())
+    }
+
+    /// Whether it takes the place of `older`: the same key signed both, for the same certificates. Where a list doesn't say
+    /// which key that was, nothing is taken for granted.
+    pub(super) fn replaces(&self, older: &Self) -> bool {
+        self.key.is_some()
+            && (&self.issuer, &self.key, &self.scope) == (&older.issuer, &older.key, &older.scope)
+    }
+
+    /// Whether this authority may have signed it.
+    pub(super) fn may_be_of(&self, authority: &AuthorityFacts) -> bool {
+        let same_key = self.key.as_ref().zip(authority.key.as_ref()).is_none_or(|(a, b)| a == b);
+        self.issuer == authority.subject && same_key
+    }
+}
+
+/// `None` if it can't be read.
+pub(super) fn list_facts(list: &[u8]) -> Option<ListFacts> {
     let (_, list) = CertificateRevocationList::from_der(list).ok()?;
-    Some(list.issuer().as_raw().to_owned())
+    let (mut key, mut scope) = (None, None);
+    for extension in list.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(authority) => {
+                key = authority.key_identifier.as_ref().map(|key| key.0.to_owned());
+            }
+            ParsedExtension::IssuingDistributionPoint(_) => scope = Some(extension.value.to_owned()),
+            _ => {}
+        }
+    }
+    Some(ListFacts {
+        issuer: list.issuer().as_raw().to_owned(),
+        key,
+        scope,
+        written: instant(list.last_update())?,
+        number: list.crl_number().map(x509_parser::num_bigint::BigUint::to_bytes_be).unwrap_or_default(),
+    })
 }
 
 /// When this certificate ends, if ever.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rustls::{CertificateError, Error, PeerIncompatible};
+use rustls::{CertRevocationListError, CertificateError, Error, PeerIncompatible};
 
 /// Why TLS gave up, from the error of a stream. It follows the peer's address.
 pub(crate) fn in_words(error: &io::Error) -> String {
@@ -19,6 +19,15 @@ pub(super) fn of_tls(error: &Error) -> String {
     let known = match error {
         Error::NoCertificatesPresented => "it shows no certificate",
         Error::InvalidCertificate(error) => return of_certificate(error),
+        Error::InvalidCertRevocationList(
+            CertRevocationListError::BadSignature
+            | CertRevocationListError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
+        ) => {
+            "its certificate needs a list that is signed by the key of its authority, and listen.client_crl has only others"
+        }
+        Error::InvalidCertRevocationList(CertRevocationListError::IssuerInvalidForCrl) => {
+            "the authority of its certificate may not sign lists of revoked ones (its key usage has no cRLSign)"
+        }
         Error::PeerIncompatible(
             PeerIncompatible::SupportedVersionsExtensionRequired
             | PeerIncompatible::Tls12NotOffered
@@ -49,7 +58,9 @@ fn of_certificate(error: &CertificateError) -> String {
         E::UnknownRevocationStatus => "listen.client_crl has no list of an authority of its certificate",
         E::InvalidPurpose | E::InvalidPurposeContext { .. } => "its certificate is not for clients",
         E::BadSignature => {
-            "its certificate was not signed by the authority that it names, or it doesn't hold its key"
+            // Of an authority that was renewed under its old name, webpki doesn't say which it was.
+            "its certificate was not signed by the authority that it names, or it doesn't hold its key, or listen.client_crl \
+             has no list signed with that key"
         }
         _ => return format!("its certificate can't be accepted: {error}"),
     };

@@ -80,3 +80,19 @@ fn unix_time(at: Timestamp) -> UnixTime {
     let since = u64::try_from(at.as_second()).unwrap_or_default();
     UnixTime::since_unix_epoch(Duration::from_secs(since))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_holds_through_the_second_of_its_end_and_no_longer() {
+        let end: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(over(end).to_string(), "2026-01-01T00:00:01Z");
+        // What is verified counts whole seconds: at `over` it is past the end, and a moment before it is not.
+        let moment_before = over(end) - Duration::from_nanos(1);
+        assert_eq!(unix_time(moment_before), unix_time(end));
+        assert!(unix_time(over(end)) > unix_time(end));
+        assert_eq!(over(Timestamp::MAX), Timestamp::MAX);
+    }
+}
