@@ -149,7 +149,7 @@ fn who(selector: &Selector) -> String {
 
 /// Whether there is a directory that this user can make files in. `made_by` is the service manager's word for one that
 /// it makes itself.
-fn writable_directory(directory: &Path, made_by: &str, report: &mut Report) -> bool {
+pub(super) fn writable_directory(directory: &Path, made_by: &str, report: &mut Report) -> bool {
     let shown = directory.display();
     match fs::metadata(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => report.warning(format!(
@@ -175,7 +175,7 @@ fn writable_directory(directory: &Path, made_by: &str, report: &mut Report) -> b
     false
 }
 
-fn owned(found: &Metadata) -> String {
+pub(super) fn owned(found: &Metadata) -> String {
     format!("of uid {}, mode {:04o}", found.uid(), found.mode() & 0o7777)
 }
 

@@ -7,6 +7,7 @@ mod certificates;
 mod host;
 mod online;
 mod report;
+mod trail;
 
 use std::{path::Path, sync::Arc};
 
@@ -89,6 +90,7 @@ fn offline(file: &Path, clock: &Arc<dyn Clock>, report: &mut Report) -> Option<(
     let credentials = credentials(&config, clock, report);
     let upstream = credentials.and_then(|credentials| upstream(&config, credentials, clock, report));
     host::state(&config, clock.now(), report);
+    trail::trail(&config, report);
     host::sockets(&config, report);
     certificates::certificates(&config, clock.now().wall, report);
     host::callers(&config, report);
