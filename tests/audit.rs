@@ -10,8 +10,10 @@ use b2binpay_simulator::{Api, Simulator};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::{
-    Answered, Caller, Daemon, Home, Setup, World, generous, hex, raw::GET_ACCESS_TOKEN, soon,
-    users::may_be_others,
+    Answered, Caller, Daemon, Home, Setup, World, generous, hex,
+    raw::GET_ACCESS_TOKEN,
+    soon,
+    users::{connect_as, may_be_others},
 };
 
 /// A user whom no policy of these tests names.
@@ -258,6 +260,64 @@ async fn without_its_audit_log_it_does_not_start() {
         daemon.logged(&format!("audit.file: {file}: ")).await;
     }
     assert_eq!(simulator.calls().len(), 0);
+}
+
+#[tokio::test]
+async fn every_security_event_of_the_status_has_its_line() {
+    let trail = Trail::new();
+    let World { simulator: _simulator, daemon } = World::with(generous(Api::V3), trail.setup()).await;
+    let caller = daemon.caller();
+    let token = caller.token().await.unwrap();
+    caller.token_for(Duration::ZERO, &token.token_id, None).await.unwrap();
+    caller.lockdown(Some("tests"), "a test").await.unwrap();
+    caller.unlock(Some("tests")).await.unwrap();
+    caller.reload().await.unwrap();
+    let config = fs::read_to_string(daemon.home.config()).unwrap();
+    fs::write(daemon.home.config(), format!("{config}\nnonsense = 1\n")).unwrap();
+    caller.reload().await.refused();
+
+    let status = caller.status().await.unwrap();
+    let words: Vec<_> = status.recent_security_events.iter().map(|event| event.event.clone()).collect();
+    for (word, line) in [
+        ("token_reported_rejected", "token_reported_rejected"),
+        ("locked_down", "lockdown"),
+        ("unlocked", "unlock"),
+        ("reloaded", "reload"),
+        ("reload_refused", "reload"),
+    ] {
+        assert!(words.iter().any(|known| known == word), "{word}: {words:?}");
+        trail.has(line, |lines| !lines.is_empty()).await;
+    }
+    let reloads = trail.has("reload", |lines| lines.len() == 2).await;
+    assert_eq!((&reloads[0]["decision"], &reloads[1]["decision"]), (&"allowed".into(), &"denied".into()));
+}
+
+#[tokio::test]
+async fn who_finds_no_place_is_told_whether_caller_or_stranger() {
+    if !may_be_others() {
+        return;
+    }
+    let trail = Trail::new();
+    let mut setup = trail.setup();
+    setup.rest += "[limits]\nmax_connections_per_caller = 2\n";
+    let World { daemon, .. } = World::with(generous(Api::V3), setup).await;
+    let socket = daemon.home.socket();
+    // Strangers have four places, however few callers have.
+    let mut open = Vec::new();
+    loop {
+        open.push((
+            connect_as(&socket, STRANGER).await.ok(),
+            tokio::net::UnixStream::connect(&socket).await.ok(),
+        ));
+        let denied = trail.of("connection_denied");
+        let of = |who: &str, value: Value| denied.iter().any(|line| line["caller"][who] == value);
+        if of("name", "tests".into()) && of("uid", STRANGER.into()) {
+            assert!(denied.iter().all(|line| line["reason"] == "TOO_MANY_CONNECTIONS"));
+            break;
+        }
+        assert!(open.len() < 5000, "{denied:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]

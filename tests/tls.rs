@@ -103,6 +103,12 @@ async fn who_has_no_right_certificate_does_not_get_in_and_the_log_says_why() {
         port.daemon.logged(&format!("TLS handshake failed: {why}")).await;
     }
     port.daemon.logged("TLS handshakes failed, the last because: ").await;
+    // The audit log stands between the lines of the log, where it has no file.
+    let told = |reason: &str| format!("\"decision\":\"denied\",\"reason\":\"{reason}\"");
+    for reason in ["CERTIFICATE_REVOKED", "CERTIFICATE_EXPIRED", "NO_CERTIFICATE", "TLS_INCOMPATIBLE"] {
+        port.daemon.logged(&told(reason)).await;
+    }
+    port.daemon.logged("\"event\":\"handshake_failed\",\"caller\":{\"address\":\"127.0.0.1:").await;
 }
 
 #[tokio::test]
@@ -215,6 +221,7 @@ async fn who_is_revoked_while_connected_is_ended_and_others_are_not() {
     replace(&port.file("clients.crl"), &port.clients.revoke(&[&identity]));
     ended(&mut stream).await;
     port.daemon.logged("its connection ends: its certificate is revoked").await;
+    port.daemon.logged("\"event\":\"connection_ended\",\"caller\":{\"name\":\"payouts\",").await;
     assert!(bad.greet().await.is_err());
     let silent = tokio::time::timeout(std::time::Duration::from_secs(2), other.message()).await;
     assert!(silent.is_err(), "the other's stream goes on, and has nothing to say");

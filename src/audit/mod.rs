@@ -3,8 +3,9 @@
 //! This is where it is decided what a line says and when one is due; an [`AuditSink`] writes it. The promise: every
 //! event of [`Event::ALL`] ends in a line or in the `count` of one, and nobody who is watched waits for it. Its bounds:
 //!
-//! - Denials and forged signs come as fast as somebody likes. Each origin (see `origin`) gets one line a second, whose
-//!   `count` says how many it stands for; what is not told by the next such line is told by [`AuditLog::settle`].
+//! - Denials, failed handshakes and forged signs come as fast as somebody likes. Each origin gets one line a second for each
+//!   method and reason, whose `count` says how many it stands for; what is not told by the next such line is told by
+//!   [`AuditLog::settle`]. Nothing is formatted for what is only counted.
 //! - Reads of tokens are told when a caller gets a token for the first time, and counted from then on.
 //! - What the sink can't write it counts, and says so when it can write again.
 //!
@@ -15,14 +16,17 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    fmt::Display,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 pub use record::{Decision, Event, Record};
 
-use self::bounded::{Bounded, Origin};
+use self::bounded::{Bounded, Origin, Sort};
 use crate::{
     caller::{CallerName, Peer},
     clock::{Clock, Now},
@@ -109,22 +113,13 @@ pub struct AuditLog {
     sink: Arc<dyn AuditSink>,
     clock: Arc<dyn Clock>,
     generation: AtomicU64,
-    denials: Bounded,
-    connections: Bounded,
-    forged: Bounded,
+    bounded: Bounded,
 }
 
 impl AuditLog {
     /// A log of a broker that begins with credentials of this generation.
     pub fn new(sink: Arc<dyn AuditSink>, clock: Arc<dyn Clock>, generation: u64) -> Self {
-        Self {
-            sink,
-            clock,
-            generation: AtomicU64::new(generation),
-            denials: Bounded::default(),
-            connections: Bounded::default(),
-            forged: Bounded::default(),
-        }
+        Self { sink, clock, generation: AtomicU64::new(generation), bounded: Bounded::default() }
     }
 
     /// Opens the file again: it was moved away, or its time has come.
@@ -151,37 +146,51 @@ impl AuditLog {
 
     /// A call was denied. `permission` is what it needed; `None` where there is no such method.
     pub fn call_denied(&self, peer: &Peer, permission: Option<Permission>, denial: &Denial) {
-        let now = self.clock.now();
-        let record = || {
-            let record = self.at(Event::CallDenied, now).by(denial.caller(), Some(peer));
-            let record = record.decided(Decision::Denied, denial.word()).detail(denial.to_string());
-            record.method(permission)
-        };
-        self.bounded(&self.denials, Origin::of(denial.caller(), peer), now, record);
+        let who = (denial.caller(), peer);
+        self.denied(Event::CallDenied, who, permission, denial.word(), || denial.to_string());
     }
 
     /// A call was denied because its caller is locked out; `why` is for a person.
-    pub fn locked_out(&self, caller: &CallerName, peer: &Peer, permission: Permission, why: &str) {
-        let now = self.clock.now();
-        let record = || {
-            let record = self.at(Event::CallDenied, now).by(Some(caller), Some(peer)).detail(why.to_owned());
-            record.method(Some(permission)).decided(Decision::Denied, "LOCKED_DOWN")
-        };
-        self.bounded(&self.denials, Origin::Caller(caller.clone()), now, record);
+    pub fn locked_out(&self, caller: &CallerName, peer: &Peer, permission: Permission, why: &dyn Display) {
+        let who = (Some(caller), peer);
+        self.denied(Event::CallDenied, who, Some(permission), "LOCKED_DOWN", || why.to_string());
     }
 
-    /// A caller has as many connections as it may, and one more was closed.
-    pub fn connection_denied(&self, caller: &CallerName, peer: &Peer, most: usize) {
-        let now = self.clock.now();
-        let record = || {
-            let detail = format!(
-                "caller {caller} has {most} connections open, which is all that one caller gets: share one in each \
-                 process; or have [limits] max_connections_per_caller raised"
-            );
-            let record = self.at(Event::ConnectionDenied, now).by(Some(caller), Some(peer)).detail(detail);
-            record.decided(Decision::Denied, "TOO_MANY_CONNECTIONS")
-        };
-        self.bounded(&self.connections, Origin::Caller(caller.clone()), now, record);
+    /// There was no place for one more connection, and it was closed; `why` is for a person.
+    pub fn connection_denied(&self, caller: Option<&CallerName>, peer: &Peer, why: &dyn Display) {
+        let who = (caller, peer);
+        self.denied(Event::ConnectionDenied, who, None, "TOO_MANY_CONNECTIONS", || why.to_string());
+    }
+
+    /// A peer of a port did not come through its TLS handshake. It has proved no name; all that is known of it is from where
+    /// it came.
+    pub fn handshake_failed(&self, peer: &Peer, reason: &'static str, why: &str) {
+        self.denied(Event::HandshakeFailed, (None, peer), None, reason, || why.to_owned());
+    }
+
+    /// A connection was ended, because its peer's certificate is no longer believed or the policy names it no more.
+    pub fn connection_ended(
+        &self,
+        caller: Option<&CallerName>,
+        peer: &Peer,
+        reason: &'static str,
+        why: &str,
+    ) {
+        self.denied(Event::ConnectionEnded, (caller, peer), None, reason, || why.to_owned());
+    }
+
+    fn denied(
+        &self,
+        event: Event,
+        (caller, peer): (Option<&CallerName>, &Peer),
+        method: Option<Permission>,
+        reason: &'static str,
+        why: impl FnOnce() -> String,
+    ) {
+        let sort = Sort { event, origin: Origin::of(caller, peer), method, reason };
+        self.bounded(sort, |record| {
+            record.by(caller, Some(peer)).decided(Decision::Denied, reason).detail(why()).method(method)
+        });
     }
 
     /// A caller got this token for the first time.
@@ -198,17 +207,17 @@ impl AuditLog {
 
     /// A sign that a caller had verified is not B2BINPAY's.
     pub fn sign_forged(&self, caller: &CallerName, peer: &Peer, kind: ForgedKind) {
-        let now = self.clock.now();
         let permission = match kind {
             ForgedKind::Callback | ForgedKind::TokenResponse => Permission::VerifySign,
             ForgedKind::Message => Permission::VerifySignMessage,
         };
-        let record = || {
+        let origin = Origin::Caller(caller.clone());
+        let sort = Sort { event: Event::SignForged, origin, method: Some(permission), reason: "INVALID" };
+        self.bounded(sort, |record| {
             let detail = format!("the sign of {} is under no key of this broker's", kind.words());
-            let record = self.at(Event::SignForged, now).by(Some(caller), Some(peer)).detail(detail);
-            record.method(Some(permission)).decided(Decision::Allowed, "INVALID")
-        };
-        self.bounded(&self.forged, Origin::Caller(caller.clone()), now, record);
+            let record = record.by(Some(caller), Some(peer)).method(Some(permission));
+            record.decided(Decision::Allowed, "INVALID").detail(detail)
+        });
     }
 
     /// An operator had the broker do something. `by`: `None` for a signal. `outcome`: what was done, or a word for why not
@@ -237,7 +246,8 @@ impl AuditLog {
     pub fn security(&self, event: &SecurityEvent) {
         let record = self.about(Event::Security(event.word())).detail(event.to_string());
         self.sink.write(match event {
-            // They have lines of their own, with more in them.
+            // Who brings these about writes their lines (`admin`, `credentials_changed`), with more in them than is here: who
+            // wanted it, through which method, and with what outcome.
             SecurityEvent::Reloaded { .. }
             | SecurityEvent::ReloadRefused { .. }
             | SecurityEvent::CredentialsReplaced { .. }
@@ -265,14 +275,16 @@ impl AuditLog {
     }
 
     fn tell_kept(&self, early: bool) {
-        let now = self.clock.now().boot;
-        for storms in [&self.denials, &self.connections, &self.forged] {
-            storms.due(now, early).into_iter().for_each(|record| self.sink.write(record));
+        let due = self.bounded.due(self.clock.now().boot, early);
+        for record in due {
+            self.sink.write(record);
         }
     }
 
-    fn bounded(&self, storms: &Bounded, origin: Origin, now: Now, record: impl FnOnce() -> Record) {
-        if let Some(record) = storms.take(origin, now.boot, record) {
+    /// Writes a record of this sort, if one is due. `fill` is asked only then.
+    fn bounded(&self, sort: Sort, fill: impl FnOnce(Record) -> Record) {
+        let (now, event) = (self.clock.now(), sort.event);
+        if let Some(record) = self.bounded.take(sort, now.boot, || fill(self.at(event, now))) {
             self.sink.write(record);
         }
     }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What a line is about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
     /// The broker serves.
     Started,
@@ -18,8 +18,12 @@ pub enum Event {
     Stopped,
     /// A call was denied.
     CallDenied,
-    /// A caller has all connections that it gets, and one more was closed.
+    /// There was no place for a connection, and it was closed.
     ConnectionDenied,
+    /// A peer of a port did not come through its TLS handshake.
+    HandshakeFailed,
+    /// A connection was ended, since its peer is no longer who it was taken for.
+    ConnectionEnded,
     /// A caller got a token for the first time.
     TokenRead,
     /// A caller got that token again, so many times.
@@ -42,11 +46,13 @@ pub enum Event {
 
 impl Event {
     /// All but those of [`crate::security::SecurityEvent`].
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Started,
         Self::Stopped,
         Self::CallDenied,
         Self::ConnectionDenied,
+        Self::HandshakeFailed,
+        Self::ConnectionEnded,
         Self::TokenRead,
         Self::TokenReads,
         Self::SignForged,
@@ -64,6 +70,8 @@ impl Event {
             Self::Stopped => "stopped",
             Self::CallDenied => "call_denied",
             Self::ConnectionDenied => "connection_denied",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::ConnectionEnded => "connection_ended",
             Self::TokenRead => "token_read",
             Self::TokenReads => "token_reads",
             Self::SignForged => "sign_forged",

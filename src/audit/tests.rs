@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
+    caller::NoName,
     clock::BootInstant,
     token::{AccessToken, TokenId},
 };
@@ -168,10 +169,15 @@ fn one_origin_s_storm_hides_no_other_s_denial() {
     }
     let payouts = Denial::MethodNotAllowed { caller: name("payouts"), permission: Permission::Health };
     log.call_denied(&process(1), Some(Permission::Health), &payouts);
+    // Nor does one method or reason hide another.
+    log.call_denied(&process(1), Some(Permission::GetAccessToken), &payouts);
+    log.locked_out(&name("payouts"), &process(1), Permission::GetAccessToken, &"a key was stolen");
+    log.connection_denied(Some(&name("payouts")), &process(1), &"it has all");
+    log.connection_denied(None, &process(1), &"strangers have all");
     for peer in [host("a.example.org"), host("b.example.org")] {
         log.call_denied(&peer, None, &stranger(&peer));
     }
-    assert_eq!(kept.lines().len(), 5);
+    assert_eq!(kept.lines().len(), 9);
     log.settle_all();
     let rest = kept.lines();
     assert_eq!((rest.len(), total(&rest)), (2, 198));
@@ -190,6 +196,15 @@ fn any_number_of_strangers_takes_a_bounded_number_of_lines() {
     let rest = kept.lines();
     assert_eq!(rest.len(), 1);
     assert_eq!(total(&lines) + total(&rest), 5000);
+    // And a caller's denial has a line of its own among them.
+    (0..300).for_each(|uid| log.call_denied(&process(uid), None, &stranger(&process(uid))));
+    assert!(kept.lines().len() >= 255);
+    let payouts = Denial::MethodNotAllowed { caller: name("payouts"), permission: Permission::Health };
+    log.call_denied(&process(1), Some(Permission::Health), &payouts);
+    assert_eq!(kept.lines()[0]["caller"]["name"], "payouts");
+    clock.pass(1000);
+    log.settle();
+    kept.lines();
     // Who is quiet makes room.
     clock.pass(1000);
     log.settle();
@@ -200,14 +215,42 @@ fn any_number_of_strangers_takes_a_bounded_number_of_lines() {
 }
 
 #[test]
+fn who_does_not_come_in_is_told_by_its_address_and_each_reason_for_itself() {
+    let (log, kept, clock) = log();
+    let nobody = |port: u16| Peer::Tls {
+        address: format!("10.1.2.3:{port}").parse().unwrap(),
+        name: Err(NoName::Nothing),
+    };
+    for port in 0..1000 {
+        log.handshake_failed(&nobody(port), "NOT_TLS", "it doesn't speak TLS");
+    }
+    log.handshake_failed(&nobody(4711), "CERTIFICATE_REVOKED", "its certificate is revoked");
+    let peer = host("spiffe://example.org/shop");
+    log.connection_ended(Some(&name("shop")), &peer, "CERTIFICATE_REVOKED", "its certificate is revoked");
+    let lines = kept.lines();
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines[1]["caller"], serde_json::json!({"address": "10.1.2.3:4711"}));
+    assert_eq!((&lines[1]["event"], &lines[1]["decision"]), (&"handshake_failed".into(), &"denied".into()));
+    assert_eq!(
+        (&lines[2]["event"], &lines[2]["caller"]["name"]),
+        (&"connection_ended".into(), &"shop".into())
+    );
+    clock.pass(1000);
+    log.settle();
+    assert_eq!(total(&kept.lines()), 999);
+}
+
+#[test]
 fn forged_signs_are_told_by_their_kind_and_bounded_as_well() {
     let (log, kept, clock) = log();
     let hooks = name("hooks");
     (0..50).for_each(|_| log.sign_forged(&hooks, &process(1), ForgedKind::Callback));
-    clock.pass(1000);
     log.sign_forged(&hooks, &process(1), ForgedKind::Message);
     let lines = kept.lines();
-    assert_eq!(lines.len(), 2);
+    clock.pass(1000);
+    log.settle();
+    let lines = [lines, kept.lines()].concat();
+    assert_eq!(lines.len(), 3);
     assert_eq!(lines[0]["reason"], "INVALID");
     assert_eq!(lines[0]["method"], "VerifySign");
     assert_eq!(lines[1]["method"], "VerifySign:message");

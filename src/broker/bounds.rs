@@ -46,11 +46,16 @@ impl OpenLimits {
 }
 
 /// Why a connection finds no place.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NoPlace {
     /// All that strangers have are taken.
+    #[error("peers that are no callers have taken all connections that such peers get")]
     Strangers,
     /// This caller has as many as it may.
+    #[error(
+        "caller {name} has {most} connections open, which is all that one caller gets: share one in each process; or have \
+         [limits] max_connections_per_caller raised"
+    )]
     Caller {
         /// Which.
         name: CallerName,
@@ -58,6 +63,10 @@ pub enum NoPlace {
         most: usize,
     },
     /// All that callers have are taken.
+    #[error(
+        "all {most} connections of callers are taken: raise [limits] max_connections, or look for a caller that opens one for \
+         each call"
+    )]
     Callers {
         /// As many.
         most: usize,

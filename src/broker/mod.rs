@@ -229,14 +229,16 @@ impl Broker {
         begun.inspect_err(|denial| self.audit.call_denied(peer, Some(permission), denial))
     }
 
-    /// A place for a connection of this peer. That a caller has too many is on record when this returns.
+    /// A place for a connection of this peer. That there is none is on record when this returns.
     pub fn place_for(&self, peer: &Peer) -> Result<Place, NoPlace> {
         let caller = self.identify(peer).ok();
         let place = self.bounds.connection(caller.as_ref());
-        if let Err(NoPlace::Caller { name, most }) = &place {
-            self.audit.connection_denied(name, peer, *most);
-        }
-        place
+        place.inspect_err(|why| self.audit.connection_denied(caller.as_ref(), peer, why))
+    }
+
+    /// Puts on record that a connection of this peer was ended: it is no longer who it was taken for, in a word and in full.
+    pub fn note_connection_end(&self, peer: &Peer, reason: &'static str, why: &str) {
+        self.audit.connection_ended(self.identify(peer).ok().as_ref(), peer, reason, why);
     }
 
     /// The log of what matters to security.
@@ -302,7 +304,7 @@ impl Broker {
     /// Puts a refusal on record, if it is for a lock.
     fn note_lock(&self, caller: &CallerName, peer: &Peer, permission: Permission, refusal: &Refusal) {
         if let RefusalReason::LockedDown(out) = &refusal.reason {
-            self.audit.locked_out(caller, peer, permission, &out.to_string());
+            self.audit.locked_out(caller, peer, permission, out);
         }
     }
 

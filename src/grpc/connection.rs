@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::util::MapRequest;
 
-use super::{Service, listener::Distrust};
+use super::{Service, listener::Distrust, tls::Reason};
 use crate::{
     caller::{NoName, Peer},
     config::Limits,
@@ -134,7 +134,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) -> Result<(), hyper::Error> {
     // What the guard is told of the peer: itself, until it is distrusted.
     let known = Arc::new(ArcSwap::new(Arc::clone(&peer)));
-    let distrusted = distrusted(Arc::clone(&peer), distrust, Arc::clone(&known));
+    let distrusted = distrusted(Arc::clone(&peer), distrust, Arc::clone(&known), service.clone());
     let carried = Carried::default();
     let due = due(Arc::clone(&peer), stay, service.clone(), limits.first_byte_timeout);
     let locked_out = || locked_out(Arc::clone(&peer), service.clone(), carried.clone());
@@ -206,9 +206,10 @@ async fn due(peer: Arc<Peer>, stay: Stay, service: Service, of_stranger: Duratio
 }
 
 /// Comes when the peer's certificate is no longer believed. From then on its calls are a nameless one's.
-async fn distrusted(peer: Arc<Peer>, distrust: Distrust, known: Arc<ArcSwap<Peer>>) {
-    let why = distrust.await;
+async fn distrusted(peer: Arc<Peer>, distrust: Distrust, known: Arc<ArcSwap<Peer>>, service: Service) {
+    let Reason { word, why } = distrust.await;
     tracing::info!(%peer, "its connection ends: {why}");
+    service.note_connection_end(&peer, word, &why);
     if let Peer::Tls { address, .. } = *peer {
         known.store(Arc::new(Peer::Tls { address, name: Err(NoName::Distrusted) }));
     }
@@ -222,6 +223,7 @@ async fn disowned(peer: &Peer, service: &Service) {
         let _ = rulings.changed().await;
     }
     tracing::info!(%peer, "the policy knows this peer no more; its connection ends");
+    service.note_connection_end(peer, "CALLER_UNKNOWN", "the policy knows this peer no more");
 }
 
 /// A stream whose preface was read and is to be read again.

@@ -25,6 +25,7 @@ use super::{
     request_body::{MESSAGE_TIMEOUT, RequestBody},
 };
 use crate::{
+    audit::AuditLog,
     broker::{Broker, NoPlace, Open, Outcome, Place, Ruling},
     caller::{CallerName, Peer},
     policy::Permission,
@@ -71,6 +72,16 @@ impl<S> Guard<S> {
     /// Whether the policy names `peer` now. Each call is judged for itself.
     pub(super) fn knows(&self, peer: &Peer) -> bool {
         self.broker.identify(peer).is_ok()
+    }
+
+    /// Where it is put on record who does not get in.
+    pub(super) fn audit(&self) -> &AuditLog {
+        self.broker.audit()
+    }
+
+    /// Puts on record that a connection of `peer` ends, which is no longer who it was taken for.
+    pub(super) fn note_connection_end(&self, peer: &Peer, reason: &'static str, why: &str) {
+        self.broker.note_connection_end(peer, reason, why);
     }
 
     /// A place for a connection of `peer`.

@@ -27,9 +27,10 @@ use unix::UnixDoor;
 use super::{
     Service,
     connection::{Stay, connection},
-    tls::TlsMaterial,
+    tls::{Reason, TlsMaterial},
 };
 use crate::{
+    audit::AuditLog,
     broker::{NoPlace, Place},
     caller::{CallerName, Peer},
     clock::Clock,
@@ -47,8 +48,12 @@ trait Socket: Send {
     /// What a connection is read from and written to.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next connection whose peer is known. Loses none when it is dropped half way.
-    fn arrival(&mut self) -> impl Future<Output = Result<Arrival<Self::Stream>, NoArrival>> + Send;
+    /// The next connection whose peer is known; who did not get that far is put on record. Loses none when it is dropped half
+    /// way.
+    fn arrival(
+        &mut self,
+        audit: &AuditLog,
+    ) -> impl Future<Output = Result<Arrival<Self::Stream>, NoArrival>> + Send;
 
     /// Where it is, for logs.
     fn place(&self) -> &str;
@@ -63,7 +68,7 @@ struct Arrival<S> {
 }
 
 /// See [`Arrival::distrust`].
-pub(super) type Distrust = Pin<Box<dyn Future<Output = String> + Send>>;
+pub(super) type Distrust = Pin<Box<dyn Future<Output = Reason> + Send>>;
 
 /// Why nobody arrives.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +149,7 @@ async fn serve<S: Socket>(
                 door.tell_of_refused();
                 continue;
             }
-            arrival = socket.arrival() => arrival,
+            arrival = socket.arrival(service.audit()) => arrival,
         };
         let Arrival { stream, peer, distrust } = match arrival {
             Ok(arrival) => arrival,

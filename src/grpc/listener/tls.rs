@@ -17,10 +17,11 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{Arrival, CannotListen, NoArrival, Socket};
 use crate::{
-    caller::Peer,
+    audit::AuditLog,
+    caller::{NoName, Peer},
     clock::Clock,
     config::Limits,
-    grpc::tls::{TlsMaterial, Trust, certified_name, in_words},
+    grpc::tls::{Reason, TlsMaterial, Trust, certified_name, in_words},
 };
 
 /// How many connections wait to be accepted. The kernel takes the smaller of this and its own limit.
@@ -107,7 +108,7 @@ impl TlsDoor {
 impl Socket for TlsDoor {
     type Stream = TlsStream<TcpStream>;
 
-    async fn arrival(&mut self) -> Result<Arrival<Self::Stream>, NoArrival> {
+    async fn arrival(&mut self, audit: &AuditLog) -> Result<Arrival<Self::Stream>, NoArrival> {
         loop {
             tokio::select! {
                 _ = self.report.tick(), if self.failures.count > 0 => self.failures.tell(&self.place),
@@ -117,7 +118,7 @@ impl Socket for TlsDoor {
                     self.by_age.remove(&number);
                     match met {
                         Ok(arrival) => return Ok(arrival),
-                        Err(not_met) => self.failures.note(not_met),
+                        Err(not_met) => self.failures.note(not_met, audit),
                     }
                 }
                 accepted = self.socket.accept() => {
@@ -206,18 +207,23 @@ struct Failures {
 }
 
 impl Failures {
-    fn note(&mut self, NotMet { address, why }: NotMet) {
-        let why = match why {
+    fn note(&mut self, NotMet { address, why }: NotMet, audit: &AuditLog) {
+        let Reason { word, why } = match why {
             Why::Silent => {
                 tracing::debug!(%address, "connected and left without a word");
                 return;
             }
-            Why::Slow => "it took longer than limits.handshake_timeout".to_owned(),
-            Why::GaveWay => "it took longer than others who came after it (limits.max_handshakes)".to_owned(),
-            Why::Nameless => "it shows no certificate".to_owned(),
+            Why::Slow => Reason::new("HANDSHAKE_TIMEOUT", "it took longer than limits.handshake_timeout"),
+            Why::GaveWay => Reason::new(
+                "TOO_MANY_HANDSHAKES",
+                "it took longer than others who came after it (limits.max_handshakes)",
+            ),
+            Why::Nameless => Reason::new("NO_CERTIFICATE", "it shows no certificate"),
             Why::Broken(error) => in_words(&error),
         };
         tracing::debug!(%address, "TLS handshake failed: {why}");
+        let nobody = Peer::Tls { address, name: Err(NoName::Nothing) };
+        audit.handshake_failed(&nobody, word, &why);
         self.count += 1;
         self.last = Some((address, why));
     }

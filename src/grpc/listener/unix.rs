@@ -8,7 +8,7 @@ use std::{
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{Arrival, NoArrival, Socket};
-use crate::grpc::peer::unix_peer;
+use crate::{audit::AuditLog, grpc::peer::unix_peer};
 
 /// A Unix socket that accepts connections.
 pub(super) struct UnixDoor {
@@ -28,7 +28,7 @@ impl UnixDoor {
 impl Socket for UnixDoor {
     type Stream = UnixStream;
 
-    async fn arrival(&mut self) -> Result<Arrival<UnixStream>, NoArrival> {
+    async fn arrival(&mut self, _: &AuditLog) -> Result<Arrival<UnixStream>, NoArrival> {
         let (stream, _) = self.socket.accept().await.map_err(NoArrival::NotAccepted)?;
         let peer = unix_peer(stream.as_fd()).map_err(NoArrival::Nobody)?;
         // What the kernel said of a process holds for as long as its connection.

@@ -27,5 +27,5 @@ pub use files::{FileFault, TlsProblem};
 pub use follow::follow;
 pub use material::{Prepared, TlsMaterial};
 pub(super) use names::certified_name;
-pub(super) use reasons::in_words;
+pub(super) use reasons::{Reason, in_words};
 pub(super) use trust::Trust;

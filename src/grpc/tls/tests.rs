@@ -163,3 +163,20 @@ fn what_is_put_in_force_twice_is_no_change() {
     assert!(!material.commit_over(&seen, Prepared::read(&folder.files(&[], false)).unwrap()));
     assert!(!changes.has_changed().unwrap());
 }
+
+/// The words between backticks that begin the rows under this heading of the audit log's documentation.
+fn documented_reasons() -> std::collections::BTreeSet<&'static str> {
+    let text = include_str!("../../../docs/audit.md");
+    let (_, section) = text.split_once("## Reasons of handshakes\n").expect("the heading is there");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    section.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0)).collect()
+}
+
+#[test]
+fn every_reason_of_a_handshake_that_failed_is_documented() {
+    let sources = [include_str!("reasons.rs"), include_str!("trust.rs"), include_str!("../listener/tls.rs")];
+    let is_word =
+        |text: &&str| text.len() > 5 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let said = sources.iter().flat_map(|source| source.split('"')).filter(is_word).collect();
+    assert_eq!(documented_reasons(), said);
+}

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
 
-use super::{TlsMaterial, names, reasons};
+use super::{Reason, TlsMaterial, names, reasons};
 use crate::clock::Clock;
 
 /// The longest that is slept without a look at the wall clock, which somebody may set, and which a suspend moves on.
@@ -33,7 +33,7 @@ impl Trust {
     }
 
     /// Comes when the chain is no longer believed, and says why.
-    pub(crate) async fn ends(mut self) -> String {
+    pub(crate) async fn ends(mut self) -> Reason {
         let ends: Vec<_> = self.chain.iter().filter_map(|one| names::end(one)).collect();
         loop {
             tokio::select! {
@@ -47,9 +47,9 @@ impl Trust {
         }
     }
 
-    fn verify(&self) -> Result<(), String> {
+    fn verify(&self) -> Result<(), Reason> {
         let Some((end_entity, intermediates)) = self.chain.split_first() else {
-            return Err("it shows no certificate".to_owned());
+            return Err(Reason::new("NO_CERTIFICATE", "it shows no certificate"));
         };
         let now = unix_time(self.clock.now().wall);
         let material = self.material.current();
