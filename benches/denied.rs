@@ -30,11 +30,18 @@ use std::{
 use b2binpay_broker::clock::{Clock, SystemClock};
 use b2binpay_simulator::{Api, Simulator};
 use support::{
-    Daemon, RawCaller, Setup, generous,
+    Daemon, RawCaller, Setup,
+    frames::{self, frame},
+    generous,
     raw::VERIFY_SIGN,
     users::{connect_as, may_be_others},
 };
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
 
 /// The user of the storm, who may ask for health and nothing else.
 const BAD: u32 = 54321;
@@ -46,9 +53,10 @@ const RATE: u32 = 10_000;
 const PHASE: Duration = Duration::from_secs(3);
 const TURNS: usize = 6;
 
-/// The storm's connections, and the calls that each has open at most.
+/// The storm's connections, how many calls each makes at once, and how many it leaves open at most.
 const CONNECTIONS: usize = 8;
-const AT_ONCE: usize = 16;
+const AT_ONCE: u32 = 4;
+const MOST_OPEN: u64 = 64;
 
 /// How often the good caller asks.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -101,7 +109,7 @@ async fn measured(storm: tokio::runtime::Handle) -> bool {
         phase(&good, Some(&ours), &storm, &mut here).await;
     }
     println!("{:<34}{:>10}{:>10}{:>12}", "a good caller's calls, with", "p50 ms", "p99 ms", "denied/s");
-    let [_, elsewhere, here] =
+    let [_, elsewhere, here]: [(f64, f64); 3] =
         [("no storm", quiet), ("a storm at another broker", elsewhere), ("a storm at its own", here)].map(
             |(name, mut found)| {
                 found.latencies.sort_unstable();
@@ -113,7 +121,9 @@ async fn measured(storm: tokio::runtime::Handle) -> bool {
                 (at(99), rate)
             },
         );
-    let (ratio, enough) = (here.0 / elsewhere.0, here.1 >= f64::from(RATE) * 0.95);
+    let ratio = here.0 / elsewhere.0;
+    // Both: the comparison is with the same storm.
+    let enough = here.1.min(elsewhere.1) >= f64::from(RATE) * 0.95;
     println!(
         "the 99th percentile is {ratio:.2} times what it is with the same storm elsewhere; at most {MOST}"
     );
@@ -153,20 +163,49 @@ async fn phase(good: &RawCaller, at: Option<&Daemon>, storm: &tokio::runtime::Ha
     storming.shutdown().await;
 }
 
-/// Its share of the storm, on one connection: calls at an even pace, however late their answers are.
-async fn blow(stream: tokio::net::UnixStream, denied: Arc<AtomicU64>) {
-    stream.writable().await.expect("it is open");
-    let caller = RawCaller::over(stream).await;
-    let connections = u32::try_from(CONNECTIONS).expect("few");
-    let every = Duration::from_secs(1) * u32::try_from(AT_ONCE).expect("few") * connections / RATE;
-    let mut pace = tokio::time::interval(every);
-    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
-    loop {
-        pace.tick().await;
-        let calls = (0..AT_ONCE).map(|_| caller.send(VERIFY_SIGN, &[], b""));
-        let answers = futures_util::future::join_all(calls).await;
-        let refused =
-            answers.into_iter().filter(|answer| answer.as_ref().is_ok_and(|answer| answer.error.is_some()));
-        denied.fetch_add(refused.count() as u64, Ordering::Relaxed);
-    }
+/// Its share of the storm, on one connection: calls at an even pace, in frames of HTTP/2 that cost next to nothing to make
+/// and to read, so that what is measured is the broker and not who storms it.
+async fn blow(stream: UnixStream, denied: Arc<AtomicU64>) {
+    let (mut read, mut write) = stream.into_split();
+    let answered = Arc::new(AtomicU64::new(0));
+    let counting = async {
+        let (answered, mut head) = (Arc::clone(&answered), [0; 9]);
+        let mut payload = Vec::new();
+        loop {
+            read.read_exact(&mut head).await.expect("the broker keeps the connection");
+            let [high, middle, low, kind, flags, ..] = head;
+            payload.resize(usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low), 0);
+            read.read_exact(&mut payload).await.expect("a whole frame");
+            // An answer that is nothing but its end is an error. A stream that was refused is reset without one.
+            if kind == frames::HEADERS && flags & frames::END_STREAM != 0 {
+                answered.fetch_add(1, Ordering::Relaxed);
+                denied.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    let calling = async {
+        write.write_all(&frames::greeting()).await.expect("it is open");
+        let (headers, message) = (frames::call(VERIFY_SIGN), [0; 5]);
+        let connections = u32::try_from(CONNECTIONS).expect("few");
+        let mut pace = tokio::time::interval(Duration::from_secs(1) * AT_ONCE * connections / RATE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut asked = 0;
+        loop {
+            pace.tick().await;
+            if u64::from(asked) > answered.load(Ordering::Relaxed) + MOST_OPEN {
+                // A broker that is slower than that is found out by the rate.
+                continue;
+            }
+            let calls: Vec<u8> = (asked..asked + AT_ONCE)
+                .flat_map(|number| {
+                    let stream = 2 * number + 1;
+                    let head = frame(frames::HEADERS, frames::END_HEADERS, stream, &headers);
+                    [head, frame(frames::DATA, frames::END_STREAM, stream, &message)].concat()
+                })
+                .collect();
+            write.write_all(&calls).await.expect("the broker keeps the connection");
+            asked += AT_ONCE;
+        }
+    };
+    tokio::join!(counting, calling);
 }
