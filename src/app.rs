@@ -27,6 +27,7 @@ use crate::{
     },
     issuer::TokenIssuer,
     keeper::{self, KeeperSetup, TokenSettings},
+    lockdown::Locks,
     security::SecurityEvent,
     sign::SignKeys,
     state::{CallRecordFile, LockdownFlag},
@@ -176,6 +177,31 @@ fn sign_keys(loaded: &LoadedCredentials) -> SignKeys {
     SignKeys::new(&loaded.credentials, loaded.previous.as_ref().map(|(set, until)| (set, *until)))
 }
 
+/// The lockdown flag, and the locks to begin with.
+fn locks(config: &Config, clock: &Arc<dyn Clock>) -> (LockdownFlag, Arc<Locks>) {
+    let directory = &config.state_directory;
+    if !directory.is_dir() {
+        tracing::warn!(
+            directory = %directory.display(),
+            "the state directory is not there: if there was a lockdown, it is lost with it, and tokens are handed out"
+        );
+    }
+    let flag = LockdownFlag::new(directory, &config.file);
+    let locks = flag.read(clock.now().wall);
+    for out in locks.all() {
+        tracing::warn!(flag = %flag.path().display(), "{out}");
+    }
+    for (other, of) in flag.strangers() {
+        let of = of.unwrap_or_else(|| "a configuration that it does not tell".to_owned());
+        tracing::warn!(
+            flag = %other.display(), of,
+            "another lockdown flag is in the state directory, and is not obeyed here: it is of another instance, or of this one \
+             under another path of its configuration; then lock again"
+        );
+    }
+    (flag, Arc::new(locks))
+}
+
 /// Opens every socket and port; and what the ports show and believe.
 fn listeners(
     config: &Config,
@@ -219,11 +245,7 @@ pub fn build(
     }
 
     // Before anything is asked or served.
-    let flag = LockdownFlag::new(&config.state_directory, &config.file);
-    let locks = Arc::new(flag.read(clock.now().wall));
-    for out in locks.all() {
-        tracing::warn!(flag = %flag.path().display(), "{out}");
-    }
+    let (flag, locks) = locks(&config, clock);
 
     let stop_keeper = CancellationToken::new();
     let setup = KeeperSetup {

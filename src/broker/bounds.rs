@@ -118,6 +118,12 @@ struct CallerBounds {
     connections: Arc<AtomicUsize>,
 }
 
+impl CallerBounds {
+    fn has_open(&self) -> bool {
+        [&self.calls, &self.connections].iter().any(|open| open.load(Ordering::Relaxed) > 0)
+    }
+}
+
 type Limiter = RateLimiter<NotKeyed, InMemoryState, BrokerClock, NoOpMiddleware<Duration>>;
 
 /// The broker's clock in governor's words.
@@ -146,7 +152,7 @@ impl Bounds {
     }
 
     /// Takes other rules over. Who has the same rate as before goes on with what is left of it, and what is open stays
-    /// counted.
+    /// counted: also while no rule names its caller, who may be named again.
     pub(super) fn follow(&self, rules: &[Rule]) {
         let before = self.callers.load();
         let bounds = |rule: &Rule| match before.get(&rule.name) {
@@ -162,7 +168,13 @@ impl Bounds {
                 connections: Arc::default(),
             }),
         };
-        self.callers.store(Arc::new(rules.iter().map(|rule| (rule.name.clone(), bounds(rule))).collect()));
+        let unnamed = before
+            .iter()
+            .filter(|(_, known)| known.has_open())
+            .map(|(name, known)| (name, Arc::clone(known)));
+        let mut callers: HashMap<_, _> = unnamed.map(|(name, known)| (name.clone(), known)).collect();
+        callers.extend(rules.iter().map(|rule| (rule.name.clone(), bounds(rule))));
+        self.callers.store(Arc::new(callers));
     }
 
     /// Takes other limits over. What is open beyond them stays, and nothing more is opened before there is room.
@@ -309,6 +321,21 @@ mod tests {
         open.clear();
         let _two = [bounds.call(&a).unwrap(), bounds.call(&a).unwrap()];
         assert!(bounds.call(&a).is_err());
+    }
+
+    #[test]
+    fn who_is_named_again_has_what_it_has_open() {
+        let (bounds, _) = bounds(&[rule("a", None)], 1);
+        let a = "a".parse().unwrap();
+        let open = (bounds.call(&a).unwrap(), [0; 2].map(|_| bounds.connection(Some(&a)).unwrap()));
+        bounds.follow(&[rule("b", None)]);
+        bounds.follow(&[rule("a", None)]);
+        assert!(bounds.call(&a).is_err() && bounds.connection(Some(&a)).is_err());
+        drop(open);
+        assert!(bounds.call(&a).is_ok() && bounds.connection(Some(&a)).is_ok());
+        // And who has nothing open is forgotten.
+        bounds.follow(&[]);
+        assert!(bounds.callers.load().is_empty());
     }
 
     #[test]

@@ -269,7 +269,7 @@ impl Broker {
         }
     }
 
-    /// Puts the token on record as `caller`'s, unless it is locked out.
+    /// Puts the token on record as `caller`'s, who may have it then, unless it is locked out.
     fn hand_out(
         &self,
         caller: &CallerName,
@@ -277,12 +277,12 @@ impl Broker {
         permission: Permission,
         token: &HeldToken,
     ) -> Result<(), Refusal> {
-        let first = self.ledger.given(caller, token, self.clock.now());
-        self.last_look(caller)?;
-        if first {
+        // On record before the lock is looked at: of several calls at once the first may be refused for a lock that those
+        // after it came before, and the token may be given again when the lock is lifted. None of them would tell.
+        if self.ledger.given(caller, token, self.clock.now()) {
             self.audit.token_read(caller, peer, permission, token.id());
         }
-        Ok(())
+        self.last_look(caller)
     }
 
     /// Notes how a call ended. To be done once for each, by who knows how it ended.

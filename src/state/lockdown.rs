@@ -1,8 +1,10 @@
 //! The lockdown flag: the locks in force as a file, so that they survive the process.
 //!
 //! Several instances with configurations of their own may share a state directory, and a lockdown is of one of them: its
-//! credentials are what is at stake, not its neighbours'. So there is a flag for each, named after the canonical path of
-//! the configuration, which also stands inside, for people. A configuration that moves takes no flag along.
+//! credentials are what is at stake, not its neighbours'. So there is a flag for each, named after the path of the
+//! configuration as it was given, which also stands inside, for people. Links in it are not followed: whoever mounts or
+//! installs configurations swaps the link to change what is in them, and a lock must not be lost by that. A configuration
+//! that is given by another path takes no flag along; [`LockdownFlag::strangers`] tells of those that may be such.
 //!
 //! No file: nobody is locked out. A file that can't be read, or made sense of, means that **everyone** is, and says so
 //! until an operator unlocks. It is replaced as a whole (written beside, synced, renamed, the directory synced), so that a
@@ -24,6 +26,9 @@ use sha2::{Digest, Sha256};
 use crate::lockdown::{Lock, LockReason, LockRecord, Locks, NotWritten};
 
 const VERSION: u32 = 1;
+
+/// How the flags of all instances are named.
+const BEGINNING: &str = "lockdown-";
 
 /// A thousand callers with the longest reasons are half of it.
 const LARGEST: u64 = 4 << 20;
@@ -55,10 +60,9 @@ struct WrittenLock {
 impl LockdownFlag {
     /// The flag in `directory` of the instance with this configuration. Nothing is read or made yet.
     pub fn new(directory: &Path, config: &Path) -> Self {
-        let whole = fs::canonicalize(config).or_else(|_| std::path::absolute(config));
-        let config = whole.unwrap_or_else(|_| config.to_owned());
+        let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
         let digest = Sha256::digest(config.as_os_str().as_encoded_bytes());
-        let name = digest[..8].iter().fold(String::from("lockdown-"), |mut name, byte| {
+        let name = digest[..8].iter().fold(String::from(BEGINNING), |mut name, byte| {
             // Writing to a String can't fail.
             let _ = write!(name, "{byte:02x}");
             name
@@ -69,6 +73,32 @@ impl LockdownFlag {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Flags in the same directory that are of other configurations, each with the path that it names as far as that can be
+    /// read. Other instances may share the directory; or this one was started with another path before, and that is its lock.
+    pub fn strangers(&self) -> Vec<(PathBuf, Option<String>)> {
+        let entries =
+            self.path.parent().and_then(|directory| fs::read_dir(directory).ok()).into_iter().flatten();
+        let flags = entries.flatten().filter(|entry| {
+            let name = entry.file_name();
+            name.to_str().is_some_and(|name| {
+                let digits = name.strip_prefix(BEGINNING);
+                digits.is_some_and(|digits| {
+                    digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+                })
+            })
+        });
+        let mut others: Vec<_> = flags.map(|entry| entry.path()).filter(|path| *path != self.path).collect();
+        others.sort_unstable();
+        let named = |path: PathBuf| {
+            let config = Self { path: path.clone(), config: String::new() }.written().ok().flatten();
+            (
+                path,
+                config.map(|content| content.config).filter(|config| !config.chars().any(char::is_control)),
+            )
+        };
+        others.into_iter().map(named).collect()
     }
 
     /// The locks to begin with at the time `now`.
@@ -88,8 +118,14 @@ impl LockdownFlag {
         }
     }
 
-    /// What it says; `None` where there is none.
+    /// The locks that it tells of; `None` where there is none.
     fn content(&self) -> Result<Option<Locks>, String> {
+        let Some(content) = self.written()? else { return Ok(None) };
+        content.locks().filter(|locks| !locks.is_empty()).map(Some).ok_or_else(|| "makes no sense".to_owned())
+    }
+
+    /// What stands in it; `None` where there is none.
+    fn written(&self) -> Result<Option<Content>, String> {
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
@@ -113,7 +149,7 @@ impl LockdownFlag {
         if content.version != VERSION {
             return Err(format!("is of version {}, which this broker doesn't know", content.version));
         }
-        content.locks().filter(|locks| !locks.is_empty()).map(Some).ok_or_else(|| "makes no sense".to_owned())
+        Ok(Some(content))
     }
 
     fn replace(&self, locks: &Locks) -> io::Result<()> {
@@ -229,13 +265,27 @@ mod tests {
         let other = LockdownFlag::new(directory.path(), &directory.path().join("other.toml"));
         flag.write(&locks()).unwrap();
         assert!(other.read(at(9)).is_empty());
-        // The same configuration by another path is the same instance.
-        fs::write(directory.path().join("config.toml"), "").unwrap();
-        symlink(directory.path().join("config.toml"), directory.path().join("link.toml")).unwrap();
-        assert_eq!(
-            LockdownFlag::new(directory.path(), &directory.path().join("link.toml")).read(at(9)),
-            locks()
-        );
+        assert_eq!(other.strangers(), [(flag.path().to_owned(), Some(flag.config.clone()))]);
+        fs::write(flag.path(), "{}").unwrap();
+        fs::write(directory.path().join("lockdown-else"), "").unwrap();
+        assert_eq!(other.strangers(), [(flag.path().to_owned(), None)]);
+        assert_eq!(flag.strangers(), []);
+    }
+
+    #[test]
+    fn a_lock_is_not_lost_when_a_link_in_the_configurations_path_is_swapped() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("current").join("config.toml");
+        for version in ["one", "two"] {
+            fs::create_dir(directory.path().join(version)).unwrap();
+            fs::write(directory.path().join(version).join("config.toml"), version).unwrap();
+        }
+        let link = directory.path().join("current");
+        symlink("one", &link).unwrap();
+        LockdownFlag::new(directory.path(), &config).write(&locks()).unwrap();
+        fs::remove_file(&link).unwrap();
+        symlink("two", &link).unwrap();
+        assert_eq!(LockdownFlag::new(directory.path(), &config).read(at(9)), locks());
     }
 
     #[test]
