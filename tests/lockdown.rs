@@ -9,15 +9,10 @@ use b2binpay_broker::grpc::proto::{
     BrokerState, LockdownResponse, SignedMessage, Verdict, verify_sign_request::Subject,
 };
 use b2binpay_simulator::{Api, Fault, FaultKind};
-use bytes::Bytes;
-use http::Request;
-use http_body_util::Full;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use support::{
-    Answered, Caller, Daemon, Refused, Setup, Stopwatch, World, end_of, generous, raw::GET_ACCESS_TOKEN,
-    soon, users::may_be_others,
+    Answered, Caller, Daemon, Refused, Setup, Stopwatch, World, end_of, generous, raw::never_reads, soon,
+    users::may_be_others,
 };
 use tokio::{net::UnixStream, process::Command};
 use tonic::Code;
@@ -215,6 +210,59 @@ async fn those_who_wait_are_refused_at_once() {
     assert!(watched.read() < Duration::from_secs(2), "{:?}", watched.read());
 }
 
+#[tokio::test]
+async fn who_hangs_up_in_the_middle_has_locked_and_unlocked_all_the_same() {
+    let world = World::of(Api::V3).await;
+    world.caller().token().await.unwrap();
+    // A disk that can't be written to makes the broker wait for as long as it ever does.
+    let state = world.daemon.home.path().join("state");
+    spoil(&state);
+    for round in 0..20 {
+        let asking = world.caller();
+        asking.status().await.unwrap();
+        let asked = tokio::spawn(async move { asking.lockdown(None, "stolen laptop").await.is_ok() });
+        // Somewhere between the request and its answer: whichever it is, it is all or nothing.
+        world.caller().status_where("it is locked", |status| !status.locks.is_empty()).await;
+        asked.abort();
+        let _ = asked.await;
+        is_locked_out(&world.caller().token().await.refused());
+        let events = || async { world.caller().status().await.unwrap().recent_security_events };
+        world
+            .caller()
+            .status_where("the lockdown is on record", |status| {
+                let of =
+                    |word: &str| status.recent_security_events.iter().filter(|e| e.event == word).count();
+                of("locked_down") == round + 1
+            })
+            .await;
+        assert!(!events().await.is_empty());
+        assert!(world.caller().unlock(None).await.unwrap().was_locked);
+    }
+    world.caller().lockdown(None, "stolen laptop").await.unwrap();
+    mend(&state);
+    world.caller().status_where("it is written", |status| status.locks_problem.is_empty()).await;
+    assert!(world.daemon.home.lockdown_flag().is_some());
+}
+
+#[tokio::test]
+async fn an_unlock_does_not_wait_for_the_upstream() {
+    let world = World::of(Api::V3).await;
+    let token = world.caller().token().await.unwrap();
+    world.simulator.inject(Fault::new(FaultKind::Hang).until_cleared());
+    let waiting = world.caller();
+    let waits =
+        tokio::spawn(
+            async move { waiting.token_for(Duration::ZERO, &token.token_id, None).await.map(|_| ()) },
+        );
+    soon("a second login", world.simulator.wait_for_calls(2)).await;
+    world.caller().lockdown(None, "stolen laptop").await.unwrap();
+    waits.await.unwrap().unwrap_err();
+    // The login from before the lockdown still hangs.
+    let watched = Stopwatch::start();
+    assert!(world.caller().unlock(None).await.unwrap().was_locked);
+    assert!(watched.read() < Duration::from_secs(1), "{:?}", watched.read());
+}
+
 // ---- connections
 
 /// Waits until the other end has closed it, whatever was left unread; how long that took.
@@ -264,36 +312,13 @@ async fn who_never_reads_its_tokens_is_cut_off_within_a_second() {
     world.caller().token().await.unwrap();
     let socket = world.daemon.peer().await;
     let seen = copy(&socket);
-    // It has no room for a body: what it asked for stays in the broker.
-    let mut client = http2::Builder::new(TokioExecutor::new());
-    client.initial_stream_window_size(0);
-    let (mut connection, driver) = client.handshake(TokioIo::new(socket)).await.unwrap();
-    // It speaks for as long as it takes to ask, and then it neither reads nor closes.
-    let asks = async {
-        let mut answers = Vec::new();
-        for _ in 0..50 {
-            let request = Request::post(format!("http://localhost{GET_ACCESS_TOKEN}"))
-                .header("content-type", "application/grpc")
-                .header("te", "trailers")
-                .body(Full::new(Bytes::from_static(&[0; 5])))
-                .unwrap();
-            connection.ready().await.unwrap();
-            answers.push(connection.send_request(request));
-        }
-        answers.swap_remove(0).await.unwrap();
-        answers
-    };
-    let mut driver = std::pin::pin!(driver);
-    let _answers = tokio::select! {
-        answers = asks => answers,
-        _ = &mut driver => panic!("the connection ended"),
-    };
+    let deaf = never_reads(socket, 50).await;
     let watched = Stopwatch::start();
     world.caller().lockdown(None, "stolen laptop").await.unwrap();
     let took = closed(&seen, &watched).await;
     println!("cut off after {took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
-    drop((connection, driver));
+    drop(deaf);
 }
 
 // ---- one caller

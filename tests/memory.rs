@@ -7,7 +7,7 @@ use std::{fs, time::Duration};
 
 use b2binpay_broker::grpc::proto::{Verdict, verify_sign_request::Subject};
 use b2binpay_simulator::{Api, CallbackSpec, Credentials, Settings, Simulator, settings::Generation};
-use support::{Daemon, Home, Search, Setup, generous, soon, users::may_be_others};
+use support::{Daemon, Home, Search, Setup, generous, raw::never_reads, soon, users::may_be_others};
 use tokio::process::Command;
 
 // With characters that JSON and forms write otherwise.
@@ -101,6 +101,33 @@ async fn after_a_reload_nothing_is_left_of_the_old_credentials_and_their_token()
         let now = Search::of([NEW[1], distinct(&next.access_token)]);
         assert_eq!(in_memory(&now, &daemon).len(), 2);
     }
+}
+
+#[tokio::test]
+async fn after_a_lockdown_nothing_is_left_of_the_tokens_whoever_did_not_read_them() {
+    if !may_be_others() {
+        return;
+    }
+    let simulator = Simulator::start(settings(Api::V2)).await.unwrap();
+    let daemon = Daemon::start(&simulator, Setup::default()).await;
+    let caller = daemon.caller();
+    let mut watch = caller.watch().await.unwrap();
+    soon("a token", watch.message()).await.unwrap().unwrap();
+    let token = use_it(&daemon, &simulator, Api::V2).await;
+    // The same of all that the simulator gives, refresh tokens included; no other text has it.
+    let whole = caller.token().await.unwrap().access_token;
+    let (header, _) = whole.split_once('.').unwrap();
+    // One that asked and has no room for the answers: they wait in the broker.
+    let deaf = never_reads(daemon.peer().await, 50).await;
+    let search = Search::of([token.as_str(), header]);
+    assert_eq!(in_memory(&search, &daemon).len(), 2, "it would be found");
+
+    caller.lockdown(None, "stolen laptop").await.unwrap();
+    gone(&search, &daemon).await;
+    drop(deaf);
+    assert_eq!(in_memory(&Search::of([OLD[1]]), &daemon).len(), 1, "the credentials stay");
+    caller.unlock(None).await.unwrap();
+    assert_ne!(distinct(&daemon.caller().token().await.unwrap().access_token), token);
 }
 
 #[tokio::test]

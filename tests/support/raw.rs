@@ -46,6 +46,35 @@ pub struct RawCaller {
     connection: SendRequest<Full<Bytes>>,
 }
 
+/// A caller that asks for so many tokens, has no room for the answers, and neither reads nor closes from then on: what it
+/// asked for stays in the broker. For as long as what is returned is held.
+pub async fn never_reads(socket: UnixStream, calls: usize) -> impl Sized {
+    let mut client = http2::Builder::new(TokioExecutor::new());
+    client.initial_stream_window_size(0);
+    let (mut connection, driver) = client.handshake(TokioIo::new(socket)).await.expect("a connection");
+    let mut driver = Box::pin(driver);
+    // It speaks for as long as it takes to ask.
+    let asks = async {
+        let mut answers = Vec::new();
+        for _ in 0..calls {
+            let request = Request::post(format!("http://localhost{GET_ACCESS_TOKEN}"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(Full::new(Bytes::from_static(&[0; 5])))
+                .expect("a request");
+            connection.ready().await.expect("a connection");
+            answers.push(connection.send_request(request));
+        }
+        answers.swap_remove(0).await.expect("the head of an answer");
+        answers
+    };
+    let answers = tokio::select! {
+        answers = asks => answers,
+        _ = &mut driver => panic!("the connection ended"),
+    };
+    (connection, driver, answers)
+}
+
 /// An answer as it came.
 pub struct RawAnswer {
     pub http_status: StatusCode,
