@@ -10,7 +10,7 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     path::Path,
 };
 
@@ -33,6 +33,10 @@ pub(super) enum UnitUnknown {
     Ended,
     #[error("its number is another process's by now")]
     Another,
+    #[error(
+        "it has another number under /proc, or none: the broker and /proc are in different PID namespaces"
+    )]
+    ElsewhereInProc,
     #[error("{0} under /proc can't be read: {1}")]
     Unreadable(&'static str, io::Error),
     #[error("{0}")]
@@ -47,13 +51,29 @@ pub(super) fn peer_unit(
 ) -> Result<SystemdUnit, UnitUnknown> {
     let proc = Path::new("/proc");
     let process = match getsockopt(&socket, PeerPidfd) {
-        Ok(process) => process,
+        Ok(process) => {
+            has_number(proc, process.as_fd(), pid)?;
+            process
+        }
         Err(Errno::ENOPROTOOPT) => whoever_has(proc, pid, ids)?,
         // What the kernel says of a process that is gone, depending on its version.
         Err(Errno::ESRCH | Errno::EINVAL | Errno::ENODATA) => return Err(UnitUnknown::Ended),
         Err(error) => return Err(UnitUnknown::NoHandle(error.into())),
     };
     unit_of(proc, process.as_fd(), pid)
+}
+
+/// Makes sure that this process has this number where /proc was mounted, and not only for us: else another's control group
+/// would be read. <https://man7.org/linux/man-pages/man5/proc_pid_fdinfo.5.html>: it is -1 once the process has ended.
+fn has_number(proc: &Path, process: BorrowedFd<'_>, pid: i32) -> Result<(), UnitUnknown> {
+    let info = fs::read_to_string(proc.join("self/fdinfo").join(process.as_raw_fd().to_string()))
+        .map_err(|error| UnitUnknown::Unreadable("fdinfo", error))?;
+    let number = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
+    match number {
+        Some(number) if number == pid => Ok(()),
+        Some(-1) => Err(UnitUnknown::Ended),
+        Some(_) | None => Err(UnitUnknown::ElsewhereInProc),
+    }
 }
 
 /// The unit of this process, whose number was `pid` while it lived.
@@ -146,6 +166,31 @@ mod tests {
             assert!(matches!(told, Err(UnitUnknown::Ended)), "{told:?}");
             child.wait().unwrap();
         }
+    }
+
+    #[test]
+    fn a_process_that_has_another_number_under_proc_has_no_unit() {
+        let (mut child, pid) = sleeper();
+        let process = open(pid).unwrap();
+        assert!(has_number(Path::new("/proc"), process.as_fd(), pid).is_ok());
+        let other = has_number(Path::new("/proc"), process.as_fd(), pid + 1);
+        assert!(matches!(other, Err(UnitUnknown::ElsewhereInProc)), "{other:?}");
+        let proc = tempfile::tempdir().unwrap();
+        let folder = proc.path().join("self/fdinfo");
+        fs::create_dir_all(&folder).unwrap();
+        // 0: the process is in a namespace that isn't below that of /proc.
+        for (info, ended) in [("Pid:\t0\nNSpid:\t0\n", false), ("", false), ("Pid:\t-1\n", true)] {
+            fs::write(folder.join(process.as_raw_fd().to_string()), info).unwrap();
+            match has_number(proc.path(), process.as_fd(), pid) {
+                Err(UnitUnknown::ElsewhereInProc) if !ended => {}
+                Err(UnitUnknown::Ended) if ended => {}
+                told => panic!("{info:?}: {told:?}"),
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let gone = has_number(Path::new("/proc"), process.as_fd(), pid);
+        assert!(matches!(gone, Err(UnitUnknown::Ended)), "{gone:?}");
     }
 
     #[test]
