@@ -139,6 +139,7 @@ const fn open_limits(limits: &Limits) -> OpenLimits {
         connections: limits.max_connections,
         connections_per_caller: limits.max_connections_per_caller,
         calls_per_caller: limits.max_calls_per_caller,
+        largest_message: limits.max_message_bytes,
     }
 }
 
@@ -300,7 +301,8 @@ pub fn build(
     let following = grpc::follow_readiness(Arc::clone(&broker), health, Arc::clone(clock), drain.clone());
     background.spawn(named("the health reporter", following));
     if !materials.is_empty() {
-        let following = tls::follow(materials, Arc::clone(clock), drain.clone());
+        // While calls may still finish, too: who is revoked then is ended.
+        let following = tls::follow(materials, Arc::clone(clock), stop_keeper.clone());
         background.spawn(named("the watch over certificates", following));
     }
     background.spawn(named("the reader of alarms", note_alarms(Arc::clone(&broker), alarms)));

@@ -3,27 +3,22 @@
 //! Each test lets attackers do one thing for as long as the broker lets them, while another caller asks for a token every few
 //! milliseconds. Every one of its calls must succeed. How late the latest may be is bounded generously: the attackers and a
 //! busy machine take the same processors as the broker.
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "for tests alone: a panic is their way to fail, and the figures are worth a look"
-)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "for tests alone: a panic is their way to fail")]
 
 mod support;
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use b2binpay_simulator::Api;
 use support::{
-    Caller, Daemon, Setup, Stopwatch, World, closed,
+    Caller, Setup, Stopwatch, World, closed,
     frames::{
         CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
         WINDOW_UPDATE, call, flood, flood_and_read, frame, greeting,
     },
     generous,
     raw::{GET_ACCESS_TOKEN, VERIFY_SIGN, WATCH_ACCESS_TOKEN},
-    soon,
+    siege::besieged,
     users::{connect_as, may_be_others},
 };
 use tokio::{io::AsyncWriteExt, net::UnixStream, task::JoinSet};
@@ -32,9 +27,6 @@ use tokio::{io::AsyncWriteExt, net::UnixStream, task::JoinSet};
 const GOOD: u32 = 54321;
 /// A user whom it doesn't know.
 const STRANGER: u32 = 54322;
-
-/// How long a good caller may wait at the worst.
-const WORST: Duration = Duration::from_secs(5);
 
 /// For how long attackers keep at it, at least.
 const LASTS: Duration = Duration::from_secs(2);
@@ -57,23 +49,12 @@ fn setup(limits: &str) -> Setup {
     }
 }
 
-fn resident(daemon: &Daemon) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-    let kib: u64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number");
-    kib << 10
-}
-
 /// Runs `attack` against a broker with these limits, and looks after a good caller meanwhile.
 async fn under(limits: &str, attack: impl AsyncFn(&Attackers)) {
     if !may_be_others() {
         return;
     }
     let world = World::with(generous(Api::V3), setup(limits)).await;
-    let good = Caller::to_as(&world.daemon.home.socket(), GOOD);
-    good.token().await.expect("a token before the attack");
-    let before = resident(&world.daemon);
-    let (mut worst, mut calls, mut most) = (Duration::ZERO, 0, 0);
     let attackers = Attackers { socket: world.daemon.home.socket() };
     let attacking = async {
         let since = Stopwatch::start();
@@ -82,30 +63,9 @@ async fn under(limits: &str, attack: impl AsyncFn(&Attackers)) {
             attack(&attackers).await;
         }
     };
-    let mut attack = std::pin::pin!(soon("the end of the attack", attacking));
-    loop {
-        let since = Stopwatch::start();
-        let called = tokio::select! {
-            biased;
-            token = good.token() => token.map(|_| ()),
-            () = &mut attack => break,
-        };
-        called.unwrap_or_else(|refused| panic!("the good caller was refused: {refused:?}"));
-        worst = worst.max(since.read());
-        calls += 1;
-        most = most.max(resident(&world.daemon));
-        tokio::select! {
-            () = &mut attack => break,
-            () = tokio::time::sleep(Duration::from_millis(3)) => {}
-        }
-    }
-    // And afterwards, on a connection of its own.
-    Caller::to_as(&world.daemon.home.socket(), GOOD).token().await.expect("a token after the attack");
-    let growth = most.saturating_sub(before);
-    println!("{calls} calls, the worst took {worst:?}; the broker grew by {} KiB", growth >> 10);
-    assert!(calls > 10, "{calls} calls are too few to tell");
-    assert!(worst < WORST, "a good caller waited for {worst:?}");
-    assert!(growth < MOST_GROWTH, "the broker grew by {growth} bytes");
+    let good = || Caller::to_as(&world.daemon.home.socket(), GOOD);
+    let seen = besieged(&world.daemon, good, attacking).await;
+    assert!(seen.growth() < MOST_GROWTH, "the broker grew: {seen:?}");
 }
 
 /// Where attackers come from.

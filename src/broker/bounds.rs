@@ -1,5 +1,5 @@
-//! What may be open, and what of it one caller may take, so that others get theirs: how often it calls, and how many calls
-//! and connections it has.
+//! What may be open, and what of it one caller may take, so that others get theirs: how often it calls, how many calls
+//! and connections it has, and how much of large messages.
 //!
 //! It promises that no process which the policy doesn't know can keep a caller from being let in, since those have a few
 //! places of their own; and that no caller takes more than its share of what all callers have. A call costs two additions
@@ -36,7 +36,19 @@ pub struct OpenLimits {
     pub connections_per_caller: usize,
     /// Calls of one caller that are not answered yet, streams included, over all its connections.
     pub calls_per_caller: usize,
+    /// Bytes of the largest message of a request. One caller's large messages may take 32 times as much at once, those of
+    /// all callers 128 times.
+    pub largest_message: usize,
 }
+
+/// A message of so many bytes takes no room: who may have a call open may have one of these with it.
+pub const SMALL_MESSAGE: usize = 8 * 1024;
+
+/// How many of the largest messages one caller may have on their way at once.
+const MESSAGES_OF_ONE: usize = 32;
+
+/// And all callers together.
+const MESSAGES_OF_ALL: usize = 128;
 
 impl OpenLimits {
     /// Connections of peers that are no callers.
@@ -81,24 +93,43 @@ pub struct Place {
     _open: [Open; 2],
 }
 
+/// The room of a request's message, until this is dropped.
+#[must_use = "it is given back when this is dropped"]
+#[derive(Debug)]
+pub struct Room {
+    _taken: [Open; 2],
+}
+
 /// Something that is open, until this is dropped.
 #[must_use = "it is closed when this is dropped"]
 #[derive(Debug)]
-pub struct Open(Option<Arc<AtomicUsize>>);
+pub struct Open {
+    /// `None`: it isn't counted.
+    among: Option<Arc<AtomicUsize>>,
+    amount: usize,
+}
 
 impl Open {
+    const UNCOUNTED: Self = Self { among: None, amount: 0 };
+
     /// One more, unless there are as many.
     fn one_more(open: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        Self::more(open, 1, most)
+    }
+
+    /// So much more, unless that is too much.
+    fn more(open: &Arc<AtomicUsize>, amount: usize, most: usize) -> Option<Self> {
         // Taken first and looked at then: of two that come at once at most one finds the last place.
-        let place = Self(Some(Arc::clone(open)));
-        (open.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
+        let taken = Self { among: Some(Arc::clone(open)), amount };
+        let before = open.fetch_add(amount, Ordering::Relaxed);
+        (before.saturating_add(amount) <= most).then_some(taken)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if let Some(open) = &self.0 {
-            open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(open) = &self.among {
+            open.fetch_sub(self.amount, Ordering::Relaxed);
         }
     }
 }
@@ -109,6 +140,8 @@ pub(super) struct Bounds {
     limits: ArcSwap<OpenLimits>,
     of_callers: Arc<AtomicUsize>,
     of_strangers: Arc<AtomicUsize>,
+    /// Bytes of large messages on their way.
+    messages: Arc<AtomicUsize>,
     clock: Arc<dyn Clock>,
 }
 
@@ -116,6 +149,8 @@ struct CallerBounds {
     rate: Option<(Rate, Limiter)>,
     calls: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
+    /// Bytes of large messages on their way.
+    messages: Arc<AtomicUsize>,
 }
 
 impl CallerBounds {
@@ -145,6 +180,7 @@ impl Bounds {
             limits: ArcSwap::from_pointee(limits),
             of_callers: Arc::default(),
             of_strangers: Arc::default(),
+            messages: Arc::default(),
             clock,
         };
         bounds.follow(rules);
@@ -161,11 +197,13 @@ impl Bounds {
                 rate: self.limiter(rule.rate),
                 calls: Arc::clone(&known.calls),
                 connections: Arc::clone(&known.connections),
+                messages: Arc::clone(&known.messages),
             }),
             None => Arc::new(CallerBounds {
                 rate: self.limiter(rule.rate),
                 calls: Arc::default(),
                 connections: Arc::default(),
+                messages: Arc::default(),
             }),
         };
         let unnamed = before
@@ -186,7 +224,7 @@ impl Bounds {
     pub(super) fn call(&self, caller: &CallerName) -> Result<Open, Denial> {
         let callers = self.callers.load();
         // Who is forgotten was known a moment ago, and is judged again wherever that matters.
-        let Some(bounds) = callers.get(caller) else { return Ok(Open(None)) };
+        let Some(bounds) = callers.get(caller) else { return Ok(Open::UNCOUNTED) };
         if let Some((rate, limiter)) = &bounds.rate
             && let Err(until) = limiter.check()
         {
@@ -203,18 +241,37 @@ impl Bounds {
         let limits = **self.limits.load();
         let Some(name) = caller else {
             let open = Open::one_more(&self.of_strangers, limits.of_strangers()).ok_or(NoPlace::Strangers)?;
-            return Ok(Place { of_caller: false, _open: [open, Open(None)] });
+            return Ok(Place { of_caller: false, _open: [open, Open::UNCOUNTED] });
         };
         let most = limits.connections_per_caller;
         let own = self
             .callers
             .load()
             .get(name)
-            .map_or(Some(Open(None)), |bounds| Open::one_more(&bounds.connections, most));
+            .map_or(Some(Open::UNCOUNTED), |bounds| Open::one_more(&bounds.connections, most));
         let own = own.ok_or_else(|| NoPlace::Caller { name: name.clone(), most })?;
         let most = limits.connections;
         let open = Open::one_more(&self.of_callers, most).ok_or(NoPlace::Callers { most })?;
         Ok(Place { of_caller: true, _open: [open, own] })
+    }
+
+    /// Room for a message of so many bytes that this caller is about to send. A small one needs none.
+    pub(super) fn message(&self, caller: &CallerName, bytes: usize) -> Result<Room, Denial> {
+        if bytes <= SMALL_MESSAGE {
+            return Ok(Room { _taken: [Open::UNCOUNTED, Open::UNCOUNTED] });
+        }
+        let largest = self.limits.load().largest_message;
+        let denied = |most| Denial::TooManyMessages { caller: caller.clone(), most };
+        let most = largest.saturating_mul(MESSAGES_OF_ONE);
+        let own = self
+            .callers
+            .load()
+            .get(caller)
+            .map_or(Some(Open::UNCOUNTED), |bounds| Open::more(&bounds.messages, bytes, most));
+        let own = own.ok_or_else(|| denied(Some(most)))?;
+        let most = largest.saturating_mul(MESSAGES_OF_ALL);
+        let of_all = Open::more(&self.messages, bytes, most).ok_or_else(|| denied(None))?;
+        Ok(Room { _taken: [own, of_all] })
     }
 
     fn limiter(&self, rate: Option<Rate>) -> Option<(Rate, Limiter)> {
@@ -254,7 +311,7 @@ mod tests {
     }
 
     fn limits(calls_per_caller: usize) -> OpenLimits {
-        OpenLimits { connections: 3, connections_per_caller: 2, calls_per_caller }
+        OpenLimits { connections: 3, connections_per_caller: 2, calls_per_caller, largest_message: 10_000 }
     }
 
     fn bounds(rules: &[Rule], calls: usize) -> (Bounds, Arc<TestClock>) {
@@ -359,5 +416,30 @@ mod tests {
         assert_eq!(bounds.connection(Some(&a)).unwrap_err(), NoPlace::Callers { most: 2 });
         drop((of_b, strangers));
         assert!(bounds.connection(Some(&a)).is_ok());
+    }
+
+    #[test]
+    fn large_messages_take_room_of_their_callers_and_of_all_and_small_ones_take_none() {
+        let names = ["a", "b", "c", "d", "e"];
+        let (bounds, _) = bounds(&names.map(|name| rule(name, None)), 1);
+        let large = |name: &str| bounds.message(&name.parse().unwrap(), 10_000);
+        let mut rooms: Vec<Vec<_>> =
+            names[..4].iter().map(|name| (0..32).map(|_| large(name).unwrap()).collect()).collect();
+        let of_one = large("a").unwrap_err();
+        assert!(matches!(of_one, Denial::TooManyMessages { most: Some(320_000), .. }), "{of_one}");
+        let of_all = large("e").unwrap_err();
+        assert!(matches!(of_all, Denial::TooManyMessages { most: None, .. }), "{of_all}");
+        let small: Vec<_> =
+            (0..1000).map(|_| bounds.message(&"e".parse().unwrap(), SMALL_MESSAGE).unwrap()).collect();
+        // Who was refused has taken nothing, and what is given back is there for everybody.
+        rooms[1].pop();
+        assert!(large("a").is_err());
+        let of_e = large("e").unwrap();
+        assert!(large("b").is_err());
+        drop((of_e, small));
+        rooms[1].push(large("b").unwrap());
+        assert!(large("e").is_err());
+        rooms.clear();
+        assert!(large("e").is_ok());
     }
 }

@@ -23,7 +23,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-pub use bounds::{NoPlace, Open, OpenLimits, Place};
+pub use bounds::{NoPlace, Open, OpenLimits, Place, Room, SMALL_MESSAGE};
 pub use ledger::{CallerCounts, GivenToken, Holder, LastToken, Outcome};
 pub use lockdown::{LockedDown, NoSuchCaller, Unlocked};
 pub use reload::{Reload, ReloadRefused, Reloaded, Reloading, Requester};
@@ -227,6 +227,19 @@ impl Broker {
     ) -> Result<Open, Denial> {
         let begun = self.bounds.call(caller);
         begun.inspect_err(|denial| self.audit.call_denied(peer, Some(permission), denial))
+    }
+
+    /// Room for the message of a call that has begun, `bytes` long; taken until what is returned is dropped. A denial is on
+    /// record when this returns.
+    pub fn room_for_message(
+        &self,
+        caller: &CallerName,
+        peer: &Peer,
+        permission: Permission,
+        bytes: usize,
+    ) -> Result<Room, Denial> {
+        let room = self.bounds.message(caller, bytes);
+        room.inspect_err(|denial| self.audit.call_denied(peer, Some(permission), denial))
     }
 
     /// A place for a connection of this peer. That there is none is on record when this returns.

@@ -425,7 +425,7 @@ pub const KEYS: &[Key] = &[
             "less refuses ordinary callbacks, and no callback is verified that is larger than 256KiB",
         )),
         unset: Unset::Is("\"320KiB\""),
-        description: "How large a request may be. The default is the largest callback that is verified, 256KiB, and room around it, so that a larger one is told so properly.",
+        description: "How large a request may be. The default is the largest callback that is verified, 256KiB, and room around it, so that a larger one is told so properly. Of requests over 8KiB that are on their way, one caller may have 32 times this at once, and all callers 128 times.",
     },
     Key {
         path: "limits.first_byte_timeout",
@@ -455,7 +455,7 @@ pub const KEYS: &[Key] = &[
             "fewer would make honest clients give way to each other, and each takes a file descriptor",
         )),
         unset: Unset::Is("256"),
-        description: "How many TLS handshakes may be under way at once on each listener, beside `max_connections`. The oldest gives way to a newer one, so that who never ends his doesn't keep others out: he would have to begin this many anew in the time that an honest one takes, which is milliseconds.",
+        description: "How many TLS handshakes may be under way at once on each listener, beside `max_connections`. Where there are more, one of the address that has most gives way, so that who never ends his keeps nobody out who comes from elsewhere.",
     },
     Key {
         path: "limits.keepalive_interval",

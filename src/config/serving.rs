@@ -29,7 +29,8 @@ pub struct Limits {
     pub first_byte_timeout: Duration,
     /// How long a TLS handshake may take. 5 s unless configured.
     pub handshake_timeout: Duration,
-    /// TLS handshakes under way at once, on each listener. 256 unless configured; the oldest gives way to a newer one.
+    /// TLS handshakes under way at once, on each listener. 256 unless configured; beyond, one of the
+    /// busiest address gives way.
     pub max_handshakes: usize,
     /// How often a client is asked whether it is there. 30 s unless configured.
     pub keepalive_interval: Duration,

@@ -1,26 +1,30 @@
 //! One connection: what it may take, and when it ends.
 
+mod carried;
+mod wire;
+
 use std::{
-    io::{self, IoSlice},
+    future::Future,
+    io,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
+pub(super) use carried::Carried;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use hyper::server::conn::http2;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
-    sync::watch,
-};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::util::MapRequest;
+use wire::Greeted;
+pub(super) use wire::Wire;
 
 use super::{Service, listener::Distrust, tls::Reason};
 use crate::{
@@ -44,20 +48,16 @@ const FAULTY_STREAMS: usize = 1024;
 /// How much of an answer waits in memory for a peer that doesn't read it. Answers are a few KiB.
 const SEND_BUFFER: usize = 64 * 1024;
 
+/// How much a peer may send before it was looked at, on one stream and on all of a connection: what it sends waits in memory.
+/// The largest message still comes in five turns.
+const WINDOW: u32 = 64 * 1024;
+
+/// How long a stream that its caller has lost the right to may wait for its peer to take the news.
+const STALLED: Duration = Duration::from_secs(5);
+
 /// How long a connection that carried a token to somebody who is locked out may go on: for the answers under way, that to
 /// the lockdown itself among them. Then what it holds in its buffers is gone, whoever didn't read it.
 const LAST_BYTES: Duration = Duration::from_millis(900);
-
-/// Whether a connection ever carried a token. Whoever hands one over says so, before it does.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Carried(Arc<watch::Sender<bool>>);
-
-impl Carried {
-    /// A token is about to be handed over.
-    pub(super) fn a_token(&self) {
-        self.0.send_if_modified(|carried| !std::mem::replace(carried, true));
-    }
-}
 
 /// How long a connection may last.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +85,7 @@ impl Stay {
 
 /// Serves one connection until its peer, its age or `drain` ends it; each but the first with a GOAWAY, and time for the
 /// calls under way.
-pub(super) async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+pub(super) async fn connection<S: Wire>(
     mut stream: S,
     peer: Arc<Peer>,
     distrust: Distrust,
@@ -123,7 +123,7 @@ async fn greets(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
     Ok(true)
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+async fn serve<S: Wire>(
     stream: S,
     peer: Arc<Peer>,
     distrust: Distrust,
@@ -134,19 +134,15 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) -> Result<(), hyper::Error> {
     // What the guard is told of the peer: itself, until it is distrusted.
     let known = Arc::new(ArcSwap::new(Arc::clone(&peer)));
-    let distrusted = distrusted(Arc::clone(&peer), distrust, Arc::clone(&known), service.clone());
     let carried = Carried::default();
-    let due = due(Arc::clone(&peer), stay, service.clone(), limits.first_byte_timeout);
-    let locked_out = || locked_out(Arc::clone(&peer), service.clone(), carried.clone());
-    let (began, cut_off) = (locked_out(), locked_out());
-    let marked = carried.clone();
-    let service = MapRequest::new(service.clone(), move |request: http::Request<hyper::body::Incoming>| {
+    let mut causes = causes(&peer, distrust, &known, stay, &service, &carried, limits, drain);
+    let service = MapRequest::new(service, move |request: http::Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(known.load_full());
-        request.extensions_mut().insert(marked.clone());
+        request.extensions_mut().insert(carried.clone());
         request
     });
-    let io = TokioIo::new(Greeted { preface: PREFACE, stream });
+    let io = TokioIo::new(Greeted::new(PREFACE, stream));
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -155,29 +151,84 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(FAULTY_STREAMS)
         .max_send_buf_size(SEND_BUFFER)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
     let mut served = pin!(builder.serve_connection(io, TowerToHyperService::new(service)));
 
-    let grace = tokio::select! {
-        ended = served.as_mut() => return ended,
-        // Until the listener is told to abort.
-        () = drain.cancelled() => Duration::MAX,
-        grace = due => grace,
-        () = distrusted => DISTRUSTED_GRACE,
-        () = began => LAST_BYTES,
-    };
-    served.as_mut().graceful_shutdown();
-    tokio::select! {
-        ended = tokio::time::timeout(grace, served) => ended.unwrap_or(Ok(())),
-        // Whatever time it had been given.
-        () = async { cut_off.await; tokio::time::sleep(LAST_BYTES).await } => Ok(()),
+    let mut ends = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            ended = served.as_mut() => return ended,
+            // Who is not gone is cut off.
+            Some(()) = ends.next() => return Ok(()),
+            Some(grace) = causes.next() => {
+                // Asked once; whatever comes after that can only shorten the time that it has.
+                if ends.is_empty() {
+                    served.as_mut().graceful_shutdown();
+                }
+                ends.push(tokio::time::sleep(grace));
+            }
+        }
     }
+}
+
+/// Why a connection must end though its peer would stay. Each comes once, whatever came before it, and says how much time the
+/// calls under way have then.
+type Causes = FuturesUnordered<Pin<Box<dyn Future<Output = Duration> + Send>>>;
+
+#[expect(clippy::too_many_arguments, reason = "it is the one place where all of them meet")]
+fn causes(
+    peer: &Arc<Peer>,
+    distrust: Distrust,
+    known: &Arc<ArcSwap<Peer>>,
+    stay: Stay,
+    service: &Service,
+    carried: &Carried,
+    limits: &Limits,
+    drain: CancellationToken,
+) -> Causes {
+    let causes = Causes::new();
+    // Until the listener is told to abort.
+    causes.push(Box::pin(async move {
+        drain.cancelled().await;
+        Duration::MAX
+    }));
+    if let Some(age) = stay.age {
+        causes.push(Box::pin(async move {
+            tokio::time::sleep(age).await;
+            stay.grace
+        }));
+    }
+    if stay.of_caller {
+        let (peer, service, grace) = (Arc::clone(peer), service.clone(), limits.first_byte_timeout);
+        causes.push(Box::pin(async move {
+            disowned(&peer, &service).await;
+            grace
+        }));
+    }
+    let distrusted = distrusted(Arc::clone(peer), distrust, Arc::clone(known), service.clone());
+    causes.push(Box::pin(async move {
+        distrusted.await;
+        DISTRUSTED_GRACE
+    }));
+    let locked_out = locked_out(Arc::clone(peer), service.clone(), carried.clone());
+    causes.push(Box::pin(async move {
+        locked_out.await;
+        LAST_BYTES
+    }));
+    let stalled = stalled(Arc::clone(peer), service.clone(), carried.clone());
+    causes.push(Box::pin(async move {
+        stalled.await;
+        Duration::ZERO
+    }));
+    causes
 }
 
 /// Comes when the connection has carried a token and its peer is locked out.
 async fn locked_out(peer: Arc<Peer>, service: Service, carried: Carried) {
-    let (mut rulings, mut token) = (service.rulings(), carried.0.subscribe());
+    let (mut rulings, mut token) = (service.rulings(), carried.tokens());
     loop {
         // Subscribed before they are looked at: a change in between wakes us. Their senders outlive this.
         let carried_one = *token.borrow_and_update();
@@ -191,17 +242,17 @@ async fn locked_out(peer: Arc<Peer>, service: Service, carried: Carried) {
     }
 }
 
-/// Comes when the connection must end though its peer would stay, and says how much time the calls under way have then.
-async fn due(peer: Arc<Peer>, stay: Stay, service: Service, of_stranger: Duration) -> Duration {
-    let aged = async {
-        match stay.age {
-            Some(age) => tokio::time::sleep(age).await,
-            None => std::future::pending().await,
+/// Comes when a stream should have ended some time ago and goes on: its peer takes nothing, and so the stream isn't asked.
+async fn stalled(peer: Arc<Peer>, service: Service, carried: Carried) {
+    let mut rulings = service.rulings();
+    loop {
+        // The service outlives its connections.
+        let _ = rulings.changed().await;
+        tokio::time::sleep(STALLED).await;
+        if carried.a_forbidden_stream() {
+            tracing::info!(%peer, "it has lost the right to a stream, and doesn't take the news; its connection is cut off");
+            return;
         }
-    };
-    tokio::select! {
-        () = aged => stay.grace,
-        () = disowned(&peer, &service), if stay.of_caller => of_stranger,
     }
 }
 
@@ -224,57 +275,4 @@ async fn disowned(peer: &Peer, service: &Service) {
     }
     tracing::info!(%peer, "the policy knows this peer no more; its connection ends");
     service.note_connection_end(peer, "CALLER_UNKNOWN", "the policy knows this peer no more");
-}
-
-/// A stream whose preface was read and is to be read again.
-struct Greeted<S> {
-    /// What is left of it.
-    preface: &'static [u8],
-    stream: S,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.preface.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, into);
-        }
-        let (now, later) = self.preface.split_at(self.preface.len().min(into.remaining()));
-        into.put_slice(now);
-        self.preface = later;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
 }

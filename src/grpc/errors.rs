@@ -227,6 +227,9 @@ pub(super) fn locked_out(out: &LockedOut) -> Status {
     ErrorReason::LockedDown.status(out.to_string())
 }
 
+/// When there may be room for a message for which there was none: others take moments to arrive.
+const ROOM_IN: Duration = Duration::from_secs(1);
+
 pub(super) fn denied(denial: &Denial) -> Status {
     let reason = match denial {
         Denial::CallerUnknown { .. } | Denial::Ambiguous { .. } => ErrorReason::CallerUnknown,
@@ -234,6 +237,9 @@ pub(super) fn denied(denial: &Denial) -> Status {
         Denial::MethodNotAllowed { .. } => ErrorReason::MethodNotAllowed,
         Denial::RateLimited { retry_after, .. } => {
             return ErrorReason::CallerRateLimited.status_until(denial.to_string(), Some(*retry_after));
+        }
+        Denial::TooManyMessages { .. } => {
+            return ErrorReason::TooManyStreams.status_until(denial.to_string(), Some(ROOM_IN));
         }
         Denial::TooManyCalls { .. } => ErrorReason::TooManyStreams,
     };
@@ -326,6 +332,7 @@ mod tests {
                 retry_after: Duration::from_secs(1),
             },
             Denial::TooManyCalls { caller: caller(), most: 1 },
+            Denial::TooManyMessages { caller: caller(), most: Some(1) },
         ] {
             assert_eq!(reason_of(&denied(&denial)).as_deref(), Some(denial.word()));
         }

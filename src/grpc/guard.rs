@@ -26,24 +26,23 @@ use super::{
 };
 use crate::{
     audit::AuditLog,
-    broker::{Broker, NoPlace, Open, Outcome, Place, Ruling},
+    broker::{Broker, NoPlace, Open, Outcome, Place, Room, Ruling},
     caller::{CallerName, Peer},
     policy::Permission,
 };
 
 /// Who sent a request that the guard let through.
-#[derive(Clone, Debug)]
 pub(super) struct Admitted {
     pub(super) caller: CallerName,
     pub(super) peer: Arc<Peer>,
     /// What its connection is told when it carries a token.
     pub(super) carried: Carried,
-    counts_as: Arc<AtomicUsize>,
+    counts_as: AtomicUsize,
 }
 
 impl Admitted {
     fn new(caller: CallerName, peer: Arc<Peer>, carried: Carried, permission: Permission) -> Self {
-        Self { caller, peer, carried, counts_as: Arc::new(AtomicUsize::new(permission as usize)) }
+        Self { caller, peer, carried, counts_as: AtomicUsize::new(permission as usize) }
     }
 
     /// Has the call counted as one that needs this permission, where only its message tells which.
@@ -62,11 +61,18 @@ pub struct Guard<S> {
     inner: S,
     broker: Arc<Broker>,
     drain: CancellationToken,
+    /// Of a request, in bytes.
+    largest_message: usize,
 }
 
 impl<S> Guard<S> {
-    pub(super) const fn new(inner: S, broker: Arc<Broker>, drain: CancellationToken) -> Self {
-        Self { inner, broker, drain }
+    pub(super) const fn new(
+        inner: S,
+        broker: Arc<Broker>,
+        drain: CancellationToken,
+        largest_message: usize,
+    ) -> Self {
+        Self { inner, broker, drain, largest_message }
     }
 
     /// Whether the policy names `peer` now. Each call is judged for itself.
@@ -99,6 +105,24 @@ impl<S> Guard<S> {
         let locks = self.broker.locks();
         let caller = || self.broker.identify(peer).is_ok_and(|caller| locks.bar(&caller));
         locks.on_everyone().is_some() || (!locks.is_empty() && caller())
+    }
+
+    /// Makes room for a request's message when its length is known. One that is too large is told so by who reads it, and takes
+    /// none.
+    fn room_for(
+        &self,
+        admitted: &Arc<Admitted>,
+    ) -> impl FnOnce(usize) -> Result<Option<Room>, Status> + Send + use<S> {
+        let (broker, largest) = (Arc::clone(&self.broker), self.largest_message);
+        let admitted = Arc::clone(admitted);
+        move |bytes| {
+            if bytes > largest {
+                return Ok(None);
+            }
+            let Admitted { caller, peer, .. } = &*admitted;
+            let room = broker.room_for_message(caller, peer, admitted.permission(), bytes);
+            room.map(Some).map_err(|denial| denied(&denial))
+        }
     }
 
     /// Who may call what, and the place that the call takes; or the answer to who may not.
@@ -160,9 +184,11 @@ where
         };
         let party = Party { broker: Arc::clone(&self.broker), peer: Arc::clone(&admitted.peer), method };
         let counted = Arc::clone(&self.broker);
-        request.extensions_mut().insert(admitted.clone());
+        let admitted = Arc::new(admitted);
+        request.extensions_mut().insert(Arc::clone(&admitted));
         if method.one_message {
-            request = request.map(|body| Body::new(RequestBody::new(body, MESSAGE_TIMEOUT)));
+            let room = self.room_for(&admitted);
+            request = request.map(|body| Body::new(RequestBody::new(body, MESSAGE_TIMEOUT, room)));
         }
         let answer = self.inner.call(request);
         let drain = self.drain.clone();
@@ -175,8 +201,13 @@ where
             }
             match method.shape {
                 Shape::Watched => {
+                    let party = Arc::new(party);
+                    admitted.carried.a_stream(&party);
                     let cut = cut(party, drain, ruling);
-                    response = response.map(|body| Body::new(WatchedBody::new(body, cut)));
+                    counted.record(&admitted.caller, admitted.permission(), outcome);
+                    return Ok(
+                        response.map(|body| Body::new(OpenCall::new(WatchedBody::new(body, cut), open)))
+                    );
                 }
                 // It may have waited for its token, and its caller may have lost the right to it meanwhile.
                 Shape::Unary if method.gives_tokens && party.broker.ruling() != ruling => {
@@ -194,7 +225,7 @@ where
 }
 
 /// Who calls what.
-struct Party {
+pub(super) struct Party {
     broker: Arc<Broker>,
     peer: Arc<Peer>,
     method: Method,
@@ -202,7 +233,7 @@ struct Party {
 
 impl Party {
     /// Whether it may still have the answer that it was let in for.
-    fn judged_again(&self) -> Result<(), Status> {
+    pub(super) fn judged_again(&self) -> Result<(), Status> {
         let Self { broker, peer, method } = self;
         let caller = broker.authorize(peer, method.permissions).map_err(|denial| denied(&denial))?;
         match broker.locked_out(&caller).filter(|_| method.gives_tokens) {
@@ -232,7 +263,7 @@ impl WatchedBody {
 }
 
 /// The end of a stream that `party` was let into when `ruling` was the latest.
-fn cut(party: Party, drain: CancellationToken, mut ruling: Ruling) -> Cut {
+fn cut(party: Arc<Party>, drain: CancellationToken, mut ruling: Ruling) -> Cut {
     let mut rulings = party.broker.rulings();
     Box::pin(async move {
         loop {

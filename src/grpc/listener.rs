@@ -16,17 +16,15 @@ mod unix;
 use std::{io, net::SocketAddr, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 pub use bind::CannotListen;
+use nix::errno::Errno;
 use tls::TlsDoor;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::MissedTickBehavior,
-};
+use tokio::time::MissedTickBehavior;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use unix::UnixDoor;
 
 use super::{
     Service,
-    connection::{Stay, connection},
+    connection::{Stay, Wire, connection},
     tls::{Reason, TlsMaterial},
 };
 use crate::{
@@ -46,7 +44,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// A socket that accepts connections, and knows who is at their other ends.
 trait Socket: Send {
     /// What a connection is read from and written to.
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Stream: Wire;
 
     /// The next connection whose peer is known; who did not get that far is put on record. Loses none when it is dropped half
     /// way.
@@ -76,9 +74,37 @@ enum NoArrival {
     /// The system gives no connection: it has no file descriptors left, above all.
     #[error("can't accept connections: {0}")]
     NotAccepted(io::Error),
+    /// One connection was over before it was accepted, and the next may be fine.
+    #[error("a connection was over before it was accepted: {0}")]
+    Over(io::Error),
     /// The system doesn't say whose a connection is. It is closed.
     #[error("the kernel doesn't tell who connects; closed: {0}")]
     Nobody(io::Error),
+}
+
+impl NoArrival {
+    /// What it means that `accept` failed: <https://man7.org/linux/man-pages/man2/accept.2.html#RETURN_VALUE>, which has a
+    /// network's errors tell of the one connection, and a firewall's.
+    fn of_accept(error: io::Error) -> Self {
+        let of_one = matches!(
+            error.raw_os_error().map(Errno::from_raw),
+            Some(
+                Errno::ECONNABORTED
+                    | Errno::EPROTO
+                    | Errno::ENETDOWN
+                    | Errno::ENOPROTOOPT
+                    | Errno::EHOSTDOWN
+                    | Errno::ENONET
+                    | Errno::EHOSTUNREACH
+                    | Errno::EOPNOTSUPP
+                    | Errno::ENETUNREACH
+                    | Errno::EPERM
+                    | Errno::ECONNRESET
+                    | Errno::ETIMEDOUT
+            )
+        );
+        if of_one { Self::Over(error) } else { Self::NotAccepted(error) }
+    }
 }
 
 /// A door that is open.
@@ -153,10 +179,19 @@ async fn serve<S: Socket>(
         };
         let Arrival { stream, peer, distrust } = match arrival {
             Ok(arrival) => arrival,
+            Err(error @ NoArrival::Over(_)) => {
+                tracing::debug!(socket = %door.place, "{error}");
+                // Whoever makes many of them doesn't get the processor to himself.
+                tokio::task::yield_now().await;
+                continue;
+            }
             Err(error) => {
                 door.refuse(|socket| tracing::error!(socket, "{error}"));
                 if matches!(error, NoArrival::NotAccepted(_)) {
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                        () = drain.cancelled() => break,
+                    }
                 }
                 continue;
             }
@@ -260,5 +295,36 @@ impl Door {
                  share one in each process, or raise [limits] max_connections_per_caller"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepting_pauses_for_what_the_host_lacks_and_not_for_a_connection_that_is_over() {
+        let pauses =
+            |error: Errno| matches!(NoArrival::of_accept(io::Error::from(error)), NoArrival::NotAccepted(_));
+        for of_host in
+            [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EINVAL, Errno::EIO]
+        {
+            assert!(pauses(of_host), "{of_host}");
+        }
+        for of_one in [
+            Errno::ECONNABORTED,
+            Errno::EPROTO,
+            Errno::ENETDOWN,
+            Errno::ENOPROTOOPT,
+            Errno::EHOSTDOWN,
+            Errno::ENONET,
+            Errno::EHOSTUNREACH,
+            Errno::EOPNOTSUPP,
+            Errno::ENETUNREACH,
+            Errno::EPERM,
+        ] {
+            assert!(!pauses(of_one), "{of_one}");
+        }
+        assert!(matches!(NoArrival::of_accept(io::Error::other("anything")), NoArrival::NotAccepted(_)));
     }
 }

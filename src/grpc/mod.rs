@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 pub use tonic_health::server::HealthReporter;
 
-use crate::broker::{Broker, Reload};
+use crate::broker::{Broker, Reload, SMALL_MESSAGE};
 
 /// Descriptions of all services, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -71,14 +71,15 @@ pub fn service(
         ports,
     ));
     let health = tonic_health::server::HealthService::from_health_reporter(health);
+    // Names are all that these are asked for. And for what comes on reflection's streams the guard makes no room.
+    let small = max_message_bytes.min(SMALL_MESSAGE);
     let routes = Routes::new(tokens.max_decoding_message_size(max_message_bytes))
-        .add_service(admin.max_decoding_message_size(max_message_bytes))
+        .add_service(admin.max_decoding_message_size(small))
         .add_service(
-            tonic_health::pb::health_server::HealthServer::new(health)
-                .max_decoding_message_size(max_message_bytes),
+            tonic_health::pb::health_server::HealthServer::new(health).max_decoding_message_size(small),
         )
-        .add_service(reflection().build_v1()?.max_decoding_message_size(max_message_bytes))
-        .add_service(reflection().build_v1alpha()?.max_decoding_message_size(max_message_bytes))
+        .add_service(reflection().build_v1()?.max_decoding_message_size(small))
+        .add_service(reflection().build_v1alpha()?.max_decoding_message_size(small))
         .prepare();
-    Ok(Guard::new(routes, broker, drain))
+    Ok(Guard::new(routes, broker, drain, max_message_bytes))
 }

@@ -6,23 +6,23 @@ use std::{
 };
 
 use http_body::{Frame, SizeHint};
-use tonic::{Status, body::Body};
+use tonic::Status;
 
 use crate::broker::Open;
 
 /// An answer's body, and the place that its call takes.
-pub(super) struct OpenCall {
-    inner: Body,
+pub(super) struct OpenCall<B> {
+    inner: B,
     _place: Open,
 }
 
-impl OpenCall {
-    pub(super) const fn new(inner: Body, place: Open) -> Self {
+impl<B> OpenCall<B> {
+    pub(super) const fn new(inner: B, place: Open) -> Self {
         Self { inner, _place: place }
     }
 }
 
-impl http_body::Body for OpenCall {
+impl<B: http_body::Body<Data = bytes::Bytes, Error = Status> + Unpin> http_body::Body for OpenCall<B> {
     type Data = bytes::Bytes;
     type Error = Status;
 

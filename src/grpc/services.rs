@@ -38,10 +38,16 @@ impl Tokens {
     }
 }
 
-fn admitted<T>(request: &Request<T>) -> Result<Admitted, Status> {
+fn admitted<T>(request: &Request<T>) -> Result<Arc<Admitted>, Status> {
     // The guard puts it there for every request that it lets through.
     let missing = || ErrorReason::Internal.status("the request did not pass the guard");
-    request.extensions().get::<Admitted>().cloned().ok_or_else(missing)
+    request.extensions().get::<Arc<Admitted>>().cloned().ok_or_else(missing)
+}
+
+/// Who sent it, for what outlasts the request.
+fn caller_of<T>(request: &Request<T>) -> Result<(CallerName, Arc<Peer>), Status> {
+    let admitted = admitted(request)?;
+    Ok((admitted.caller.clone(), Arc::clone(&admitted.peer)))
 }
 
 fn token_request(request: &Request<GetAccessTokenRequest>, broker: &Broker) -> Result<TokenRequest, Status> {
@@ -63,10 +69,11 @@ impl TokenBrokerService for Tokens {
         &self,
         request: Request<GetAccessTokenRequest>,
     ) -> Result<Response<GetAccessTokenResponse>, Status> {
-        let Admitted { caller, peer, carried, .. } = admitted(&request)?;
+        let admitted = admitted(&request)?;
+        let Admitted { caller, peer, carried, .. } = &*admitted;
         let asked = token_request(&request, &self.broker)?;
         let token =
-            self.broker.access_token(&caller, &peer, asked).await.map_err(|refusal| refused(&refusal))?;
+            self.broker.access_token(caller, peer, asked).await.map_err(|refusal| refused(&refusal))?;
         carried.a_token();
         let now = self.broker.now();
         Ok(Response::new(convert::token(&token, &self.broker.upstream_of(&token), now)))
@@ -79,8 +86,10 @@ impl TokenBrokerService for Tokens {
         &self,
         request: Request<WatchAccessTokenRequest>,
     ) -> Result<Response<Self::WatchAccessTokenStream>, Status> {
-        let Admitted { caller, peer, carried, .. } = admitted(&request)?;
-        let watch = self.broker.watch(&caller, peer).map_err(|refusal| refused(&refusal))?;
+        let admitted = admitted(&request)?;
+        let Admitted { caller, peer, carried, .. } = &*admitted;
+        let watch = self.broker.watch(caller, Arc::clone(peer)).map_err(|refusal| refused(&refusal))?;
+        let carried = carried.clone();
         let stream = stream::unfold((watch, carried), async |(mut watch, carried)| {
             let (token, reason) = match watch.next().await? {
                 Ok(told) => told,
@@ -102,7 +111,7 @@ impl TokenBrokerService for Tokens {
         request: Request<VerifySignRequest>,
     ) -> Result<Response<VerifySignResponse>, Status> {
         let admitted = admitted(&request)?;
-        let Admitted { caller, peer, .. } = &admitted;
+        let Admitted { caller, peer, .. } = &*admitted;
         let asked = request.get_ref();
         let (permission, subject) = match &asked.subject {
             Some(verify_sign_request::Subject::Callback(body)) => {
@@ -194,7 +203,7 @@ impl BrokerAdminService for Admin {
     }
 
     async fn reload(&self, request: Request<ReloadRequest>) -> Result<Response<ReloadResponse>, Status> {
-        let Admitted { caller, peer, .. } = admitted(&request)?;
+        let (caller, peer) = caller_of(&request)?;
         let deadline = deadline(request.metadata(), self.broker.now().boot)?;
         let outcome = self.reload.reload(Requester::Caller(caller, peer), deadline).await;
         let Reloaded { changes, notes, generation } = outcome.map_err(|refused| not_reloaded(&refused))?;
@@ -205,13 +214,13 @@ impl BrokerAdminService for Admin {
         &self,
         request: Request<LockdownRequest>,
     ) -> Result<Response<LockdownResponse>, Status> {
-        let Admitted { caller, peer, .. } = admitted(&request)?;
+        let (caller, peer) = caller_of(&request)?;
         let asked = request.get_ref();
         self.locked_down(asked, (caller, peer)).await.map(Response::new)
     }
 
     async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
-        let Admitted { caller, peer, .. } = admitted(&request)?;
+        let (caller, peer) = caller_of(&request)?;
         self.unlocked(request.get_ref(), (caller, peer)).await.map(Response::new)
     }
 }

@@ -123,7 +123,12 @@ pub(super) fn broker_with(lock_record: Arc<dyn LockRecord>) -> Arc<Broker> {
             credentials: CredentialFacts { generation: 1, sources: Vec::new() },
         },
         audit: Arc::new(Unread),
-        limits: OpenLimits { connections: 16, connections_per_caller: 16, calls_per_caller: 16 },
+        limits: OpenLimits {
+            connections: 16,
+            connections_per_caller: 16,
+            calls_per_caller: 16,
+            largest_message: 64 * 1024,
+        },
     })
 }
 

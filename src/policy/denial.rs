@@ -67,6 +67,27 @@ pub enum Denial {
         /// How many it may have.
         most: usize,
     },
+    /// There is no room for the message of the caller's request.
+    #[error("there is no room for the message of caller {caller} now: {}; send large messages one after the other", taken_by(*most))]
+    TooManyMessages {
+        /// Who called.
+        caller: CallerName,
+        /// How many bytes of them it may have on their way, and has. `None`: it may have this one, and others have taken all
+        /// the room there is.
+        most: Option<usize>,
+    },
+}
+
+fn taken_by(most: Option<usize>) -> String {
+    match most {
+        Some(most) => {
+            format!(
+                "{most} bytes of large messages on their way at once is all that one caller gets, and it has them"
+            )
+        }
+        None => "all callers together have as many large messages on their way as the broker takes at once"
+            .to_owned(),
+    }
 }
 
 impl Denial {
@@ -77,7 +98,7 @@ impl Denial {
             Self::NetworkNotAllowed { .. } => "NETWORK_NOT_ALLOWED",
             Self::MethodNotAllowed { .. } => "METHOD_NOT_ALLOWED",
             Self::RateLimited { .. } => "CALLER_RATE_LIMITED",
-            Self::TooManyCalls { .. } => "TOO_MANY_STREAMS",
+            Self::TooManyCalls { .. } | Self::TooManyMessages { .. } => "TOO_MANY_STREAMS",
         }
     }
 
@@ -88,7 +109,8 @@ impl Denial {
             Self::NetworkNotAllowed { caller, .. }
             | Self::MethodNotAllowed { caller, .. }
             | Self::RateLimited { caller, .. }
-            | Self::TooManyCalls { caller, .. } => Some(caller),
+            | Self::TooManyCalls { caller, .. }
+            | Self::TooManyMessages { caller, .. } => Some(caller),
         }
     }
 }

@@ -11,6 +11,7 @@ pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
@@ -50,6 +51,19 @@ pub fn call(path: &str) -> Vec<u8> {
 /// What every connection begins with.
 pub fn greeting() -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()
+}
+
+/// Reads frames until one of this kind has come; an error if the connection ends before.
+pub async fn read_until(stream: &mut (impl AsyncRead + Unpin), kind: u8) -> io::Result<()> {
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        stream.read_exact(&mut vec![0; length as usize]).await?;
+        if head[3] == kind {
+            return Ok(());
+        }
+    }
 }
 
 /// Writes `count` pieces, however many the other end takes. Reads nothing. How many were written: fewer, if it closed the

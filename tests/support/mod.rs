@@ -15,6 +15,7 @@ pub mod pki;
 pub mod raw;
 pub mod rpc;
 pub mod search;
+pub mod siege;
 pub mod table;
 pub mod tls;
 pub mod users;

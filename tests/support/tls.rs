@@ -106,6 +106,7 @@ impl Port {
             identity: Some(identity.clone()),
             authority: self.servers.pem(),
             versions: vec![&TLS13],
+            room: None,
             alpn: b"h2",
         }
     }
@@ -135,6 +136,8 @@ pub struct Client {
     /// Whom it believes.
     pub authority: String,
     pub versions: Vec<&'static SupportedProtocolVersion>,
+    /// How much its host takes before it reads, in bytes; `None`: as usual.
+    pub room: Option<u32>,
     pub alpn: &'static [u8],
 }
 
@@ -147,8 +150,17 @@ impl Client {
         Self { versions: vec![&TLS12], ..self }
     }
 
-    async fn tcp(&self) -> io::Result<TcpStream> {
+    /// So that what it doesn't read stays with the broker.
+    pub fn with_little_room(self) -> Self {
+        Self { room: Some(4096), ..self }
+    }
+
+    /// A connection over which nothing was said at all.
+    pub async fn tcp(&self) -> io::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
+        if let Some(room) = self.room {
+            socket.set_recv_buffer_size(room)?;
+        }
         if let Some(from) = self.from {
             socket.bind((from, 0).into())?;
         }
@@ -188,7 +200,12 @@ impl Client {
 
     /// The same, by a connector that may have been used before.
     pub async fn connect_by(&self, connector: &TlsConnector) -> io::Result<TlsStream<TcpStream>> {
-        connector.connect(ServerName::try_from(BROKER).unwrap(), self.tcp().await?).await
+        Self::handshake(connector, self.tcp().await?).await
+    }
+
+    /// The same, over a connection that is open.
+    pub async fn handshake(connector: &TlsConnector, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        connector.connect(ServerName::try_from(BROKER).unwrap(), tcp).await
     }
 
     /// Whether HTTP/2 is answered. With TLS 1.3 a client learns only then that its certificate was refused.

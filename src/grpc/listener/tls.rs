@@ -1,19 +1,32 @@
 //! The door on a TCP port, behind mutual TLS: a certificate tells who comes.
 //!
 //! Until its handshake is over, a peer is nobody. So handshakes are bounded in number and in time, and where there are too
-//! many, the oldest gives way: who comes in good faith needs milliseconds, and those who don't end theirs push out each
-//! other.
+//! many, one gives way ([`under_way`]).
 
-use std::{collections::BTreeMap, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+mod under_way;
 
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::AsRawFd,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use nix::libc;
+use rustls::ProtocolVersion;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::oneshot,
     task::JoinSet,
     time::{Interval, MissedTickBehavior},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use under_way::{Begun, UnderWay};
 
 use super::{Arrival, CannotListen, NoArrival, Socket};
 use crate::{
@@ -21,7 +34,10 @@ use crate::{
     caller::{NoName, Peer},
     clock::Clock,
     config::Limits,
-    grpc::tls::{Reason, TlsMaterial, Trust, certified_name, in_words},
+    grpc::{
+        connection::Wire,
+        tls::{Reason, TlsMaterial, Trust, certified_name, in_words},
+    },
 };
 
 /// How many connections wait to be accepted. The kernel takes the smaller of this and its own limit.
@@ -39,10 +55,8 @@ pub(super) struct TlsDoor {
     place: String,
     entry: Entry,
     most: usize,
-    under_way: JoinSet<(u64, Met)>,
-    /// Those under way by their age. Dropping one ends it.
-    by_age: BTreeMap<u64, oneshot::Sender<()>>,
-    next: u64,
+    handshakes: JoinSet<(u64, Met)>,
+    under_way: UnderWay,
     failures: Failures,
     report: Interval,
 }
@@ -78,27 +92,20 @@ impl TlsDoor {
             place: bound.to_string(),
             entry: Entry { material, clock, timeout: limits.handshake_timeout },
             most: limits.max_handshakes,
-            under_way: JoinSet::new(),
-            by_age: BTreeMap::new(),
-            next: 0,
+            handshakes: JoinSet::new(),
+            under_way: UnderWay::default(),
             failures: Failures::default(),
             report,
         })
     }
 
     fn meet(&mut self, stream: TcpStream, address: SocketAddr) {
-        if self.by_age.len() >= self.most {
-            // Dropping its sender ends it.
-            self.by_age.pop_first();
-        }
-        let (keep, given_way) = oneshot::channel();
-        let (number, entry) = (self.next, self.entry.clone());
-        self.next += 1;
-        self.by_age.insert(number, keep);
-        self.under_way.spawn(async move {
+        let entry = self.entry.clone();
+        let Begun { number, spoke, give_way } = self.under_way.begin(address.ip(), self.most);
+        self.handshakes.spawn(async move {
             let met = tokio::select! {
-                met = entry.meet(stream, address) => met,
-                _ = given_way => Err(NotMet { address, why: Why::GaveWay }),
+                met = entry.meet(stream, address, &spoke) => met,
+                _ = give_way => Err(NotMet { address, why: Why::GaveWay }),
             };
             (number, met)
         });
@@ -112,17 +119,17 @@ impl Socket for TlsDoor {
         loop {
             tokio::select! {
                 _ = self.report.tick(), if self.failures.count > 0 => self.failures.tell(&self.place),
-                Some(ended) = self.under_way.join_next() => {
+                Some(ended) = self.handshakes.join_next() => {
                     // A handshake that panics ends the process, and none is aborted but with its set.
                     let Ok((number, met)) = ended else { continue };
-                    self.by_age.remove(&number);
+                    self.under_way.end(number);
                     match met {
                         Ok(arrival) => return Ok(arrival),
                         Err(not_met) => self.failures.note(not_met, audit),
                     }
                 }
                 accepted = self.socket.accept() => {
-                    let (stream, address) = accepted.map_err(NoArrival::NotAccepted)?;
+                    let (stream, address) = accepted.map_err(NoArrival::of_accept)?;
                     self.meet(stream, address);
                 }
             }
@@ -131,6 +138,21 @@ impl Socket for TlsDoor {
 
     fn place(&self) -> &str {
         &self.place
+    }
+}
+
+impl Wire for TlsStream<TcpStream> {
+    fn holds_bytes(&self) -> bool {
+        let mut bytes: libc::c_int = 0;
+        #[expect(unsafe_code, reason = "no crate here wraps SIOCOUTQ")]
+        // SAFETY: the socket is open for as long as it is borrowed, and the pointer is to the int that the call writes.
+        let outcome = unsafe { libc::ioctl(self.get_ref().0.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        outcome == 0 && bytes > 0
+    }
+
+    fn forget_bytes(&self) {
+        // Fails for no socket that is open.
+        let _ = SockRef::from(self.get_ref().0).set_linger(Some(Duration::ZERO));
     }
 }
 
@@ -149,7 +171,7 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Entry {
-    async fn meet(self, stream: TcpStream, address: SocketAddr) -> Met {
+    async fn meet(self, stream: TcpStream, address: SocketAddr, spoke: &AtomicBool) -> Met {
         let because = |why| NotMet { address, why };
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
@@ -160,6 +182,7 @@ impl Entry {
             if stream.peek(&mut [0]).await.map_err(Why::Broken)? == 0 {
                 return Err(Why::Silent);
             }
+            spoke.store(true, Ordering::Relaxed);
             let server = Arc::clone(self.material.current().server());
             TlsAcceptor::from(server).accept(stream).await.map_err(Why::Broken)
         }));
@@ -173,7 +196,8 @@ impl Entry {
             .collect();
         let Some(first) = chain.first() else { return Err(because(Why::Nameless)) };
         let peer = Peer::Tls { address, name: certified_name(first) };
-        let trust = Trust::new(chain, Arc::clone(&self.material), changes, Arc::clone(&self.clock));
+        let tls12 = session.protocol_version() == Some(ProtocolVersion::TLSv1_2);
+        let trust = Trust::new(chain, tls12, Arc::clone(&self.material), changes, Arc::clone(&self.clock));
         Ok(Arrival { stream, peer, distrust: Box::pin(trust.ends()) })
     }
 }
@@ -191,7 +215,7 @@ enum Why {
     Silent,
     /// The time was up.
     Slow,
-    /// There were too many, and this was the oldest.
+    /// There were too many.
     GaveWay,
     /// No certificate, which TLS should not have let pass.
     Nameless,
@@ -216,7 +240,7 @@ impl Failures {
             Why::Slow => Reason::new("HANDSHAKE_TIMEOUT", "it took longer than limits.handshake_timeout"),
             Why::GaveWay => Reason::new(
                 "TOO_MANY_HANDSHAKES",
-                "it took longer than others who came after it (limits.max_handshakes)",
+                "there were too many (limits.max_handshakes), and most from its address",
             ),
             Why::Nameless => Reason::new("NO_CERTIFICATE", "it shows no certificate"),
             Why::Broken(error) => in_words(&error),

@@ -16,6 +16,8 @@ const LONGEST_STEP: Duration = Duration::from_secs(30);
 pub(crate) struct Trust {
     /// Its certificate, and those that it sent along.
     chain: Vec<CertificateDer<'static>>,
+    /// Whether it speaks TLS 1.2.
+    tls12: bool,
     material: Arc<TlsMaterial>,
     changes: watch::Receiver<()>,
     clock: Arc<dyn Clock>,
@@ -25,14 +27,15 @@ impl Trust {
     /// `chain` has been verified by what was in force when `changes` was made, or by something newer.
     pub(crate) fn new(
         chain: Vec<CertificateDer<'static>>,
+        tls12: bool,
         material: Arc<TlsMaterial>,
         changes: watch::Receiver<()>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { chain, material, changes, clock }
+        Self { chain, tls12, material, changes, clock }
     }
 
-    /// Comes when the chain is no longer believed, and says why.
+    /// Comes when the chain is no longer believed, or the peer speaks a TLS that is no longer taken; and says why.
     pub(crate) async fn ends(mut self) -> Reason {
         let ends: Vec<_> = self.chain.iter().filter_map(|one| names::end(one)).collect();
         loop {
@@ -53,6 +56,12 @@ impl Trust {
         };
         let now = unix_time(self.clock.now().wall);
         let material = self.material.current();
+        if self.tls12 && !material.files().tls12 {
+            return Err(Reason::new(
+                "TLS_INCOMPATIBLE",
+                "it speaks an older TLS than listen.min_tls allows by now",
+            ));
+        }
         let verified = material.verifier().verify_client_cert(end_entity, intermediates, now);
         verified.map(drop).map_err(|error| reasons::of_tls(&error))
     }
