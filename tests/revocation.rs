@@ -4,10 +4,16 @@
 
 mod support;
 
+use std::time::Duration;
+
+use b2binpay_simulator::Credentials;
 use support::{
     pki::{Authority, HOUR, Issued, Says, replace},
+    soon,
     tls::{PAYOUTS, Port},
+    told,
 };
+use tonic::Code;
 
 const LISTS: &str = "client_crl = [\"first.crl\", \"second.crl\"]\n";
 
@@ -129,4 +135,60 @@ async fn a_list_that_is_forged_lets_nobody_in() {
     let port = port(&[&clients], [&forged, &clients.revoke(&[&bad])]).await;
     assert!(port.client(&bad).greet().await.is_err());
     assert!(port.client(&clients.issue(&payouts())).caller().token().await.is_ok());
+}
+
+#[tokio::test]
+async fn who_is_revoked_along_with_a_rotation_never_gets_the_new_token() {
+    let clients = Authority::new("clients");
+    let port = port(&[&clients], [&clients.revoke(&[]), &Authority::new("others").revoke(&[])]).await;
+    let good = port.client(&clients.issue(&payouts())).caller();
+    let mut revoked = Vec::new();
+    let (mut ended, mut refused) = (0, 0);
+    for round in 0..15 {
+        let identity = clients.issue(&payouts());
+        let caller = port.client(&identity).caller();
+        let current = caller.token().await.unwrap().token_id;
+        let mut watches = Vec::new();
+        for _ in 0..4 {
+            let mut watch = caller.watch().await.unwrap();
+            assert_eq!(told(&mut watch).await.1, current);
+            watches.push(watch);
+        }
+        // It waits for a login, or for another token, since callers may provoke one login each 20 s.
+        let waiting = tokio::spawn({
+            let current = current.clone();
+            async move { caller.token_for(Duration::ZERO, &current, Some(Duration::from_secs(50))).await }
+        });
+        port.simulator.set(|settings| {
+            settings.credentials =
+                Credentials { key: format!("key-of-{round}"), secret: format!("secret-of-{round}") };
+        });
+        port.daemon.home.write_credentials(&port.simulator);
+        revoked.push(identity);
+        let list = clients.revoke(&revoked.iter().collect::<Vec<_>>());
+        replace(&port.file("first.crl"), &list);
+        let answer = good.reload().await.unwrap();
+        let new = good.token().await.unwrap().token_id;
+        assert!(answer.changes[0].contains(&new), "{:?}", answer.changes);
+
+        for mut watch in watches {
+            // A renewal that the waiting call provoked is told before the end, and is of the old credentials.
+            loop {
+                match soon("the end of the stream", watch.message()).await {
+                    Ok(Some(more)) => assert_ne!(more.token.unwrap().token_id, new, "round {round}"),
+                    Ok(None) => break,
+                    Err(status) => {
+                        ended += usize::from(status.code() == Code::Unauthenticated);
+                        break;
+                    }
+                }
+            }
+        }
+        match soon("the waiting call", waiting).await.unwrap() {
+            Ok(token) => assert_ne!(token.token_id, new, "round {round}"),
+            Err(status) => refused += usize::from(status.code == Code::Unauthenticated),
+        }
+    }
+    println!("{ended} of 60 streams and {refused} of 15 waiting calls were told that they are unknown");
+    assert!(ended > 30 && refused > 5, "{ended}, {refused}");
 }

@@ -190,6 +190,12 @@ impl Broker {
         self.rulings.latest()
     }
 
+    /// Says that something else than the policy and the locks has changed by which it is decided who may do what: what vouches
+    /// for a peer.
+    pub fn judge_again(&self) {
+        self.rulings.changed();
+    }
+
     /// Wakes at each change of [`Self::ruling`].
     pub fn rulings(&self) -> tokio::sync::watch::Receiver<()> {
         self.rulings.subscribe()

@@ -1,6 +1,7 @@
 //! One connection: what it may take, and when it ends.
 
 mod carried;
+mod known;
 mod wire;
 
 use std::{
@@ -11,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 pub(super) use carried::Carried;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use hyper::server::conn::http2;
@@ -19,6 +19,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+pub(super) use known::Known;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -26,11 +27,11 @@ use tower::util::MapRequest;
 use wire::Greeted;
 pub(super) use wire::Wire;
 
-use super::{Service, listener::Distrust, tls::Reason};
-use crate::{
-    caller::{NoName, Peer},
-    config::Limits,
+use super::{
+    Service,
+    tls::{Reason, Trust},
 };
+use crate::{caller::Peer, config::Limits};
 
 /// What every HTTP/2 client says first: <https://www.rfc-editor.org/rfc/rfc9113#section-3.4>.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -88,7 +89,7 @@ impl Stay {
 pub(super) async fn connection<S: Wire>(
     mut stream: S,
     peer: Arc<Peer>,
-    distrust: Distrust,
+    trust: Option<Trust>,
     stay: Stay,
     service: Service,
     limits: Limits,
@@ -103,7 +104,7 @@ pub(super) async fn connection<S: Wire>(
         tracing::debug!(%peer, "no HTTP/2 preface; connection closed");
         return;
     }
-    if let Err(error) = serve(stream, Arc::clone(&peer), distrust, stay, service, &limits, drain).await {
+    if let Err(error) = serve(stream, Arc::clone(&peer), trust, stay, service, &limits, drain).await {
         tracing::debug!(%peer, %error, "connection ended");
     }
 }
@@ -126,19 +127,18 @@ async fn greets(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
 async fn serve<S: Wire>(
     stream: S,
     peer: Arc<Peer>,
-    distrust: Distrust,
+    trust: Option<Trust>,
     stay: Stay,
     service: Service,
     limits: &Limits,
     drain: CancellationToken,
 ) -> Result<(), hyper::Error> {
-    // What the guard is told of the peer: itself, until it is distrusted.
-    let known = Arc::new(ArcSwap::new(Arc::clone(&peer)));
+    let known = Known::new(Arc::clone(&peer), trust);
     let carried = Carried::default();
-    let mut causes = causes(&peer, distrust, &known, stay, &service, &carried, limits, drain);
+    let mut causes = causes(&peer, &known, stay, &service, &carried, limits, drain);
     let service = MapRequest::new(service, move |request: http::Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(known.load_full());
+        request.extensions_mut().insert(known.clone());
         request.extensions_mut().insert(carried.clone());
         request
     });
@@ -178,11 +178,9 @@ async fn serve<S: Wire>(
 /// calls under way have then.
 type Causes = FuturesUnordered<Pin<Box<dyn Future<Output = Duration> + Send>>>;
 
-#[expect(clippy::too_many_arguments, reason = "it is the one place where all of them meet")]
 fn causes(
     peer: &Arc<Peer>,
-    distrust: Distrust,
-    known: &Arc<ArcSwap<Peer>>,
+    known: &Known,
     stay: Stay,
     service: &Service,
     carried: &Carried,
@@ -208,7 +206,7 @@ fn causes(
             grace
         }));
     }
-    let distrusted = distrusted(Arc::clone(peer), distrust, Arc::clone(known), service.clone());
+    let distrusted = distrusted(Arc::clone(peer), known.clone(), service.clone());
     causes.push(Box::pin(async move {
         distrusted.await;
         DISTRUSTED_GRACE
@@ -256,14 +254,13 @@ async fn stalled(peer: Arc<Peer>, service: Service, carried: Carried) {
     }
 }
 
-/// Comes when the peer's certificate is no longer believed. From then on its calls are a nameless one's.
-async fn distrusted(peer: Arc<Peer>, distrust: Distrust, known: Arc<ArcSwap<Peer>>, service: Service) {
-    let Reason { word, why } = distrust.await;
+/// Comes when the peer's certificate is no longer believed. From then on its calls are a nameless one's, and those that wait or
+/// watch are judged again.
+async fn distrusted(peer: Arc<Peer>, known: Known, service: Service) {
+    let Reason { word, why } = known.distrusted().await;
+    service.judge_again();
     tracing::info!(%peer, "its connection ends: {why}");
     service.note_connection_end(&peer, word, &why);
-    if let Peer::Tls { address, .. } = *peer {
-        known.store(Arc::new(Peer::Tls { address, name: Err(NoName::Distrusted) }));
-    }
 }
 
 /// Comes when the policy doesn't know the peer, which it did. Its calls have been told so; what is left is its place.

@@ -18,7 +18,7 @@ use tonic::{Code, Status, body::Body};
 use tower::Service;
 
 use super::{
-    connection::Carried,
+    connection::{Carried, Known},
     errors::{ErrorReason, completed, denied, locked_out},
     methods::{Method, Shape},
     open_call::OpenCall,
@@ -34,15 +34,27 @@ use crate::{
 /// Who sent a request that the guard let through.
 pub(super) struct Admitted {
     pub(super) caller: CallerName,
+    /// Who it was when the request came.
     pub(super) peer: Arc<Peer>,
+    known: Known,
     /// What its connection is told when it carries a token.
     pub(super) carried: Carried,
     counts_as: AtomicUsize,
 }
 
 impl Admitted {
-    fn new(caller: CallerName, peer: Arc<Peer>, carried: Carried, permission: Permission) -> Self {
-        Self { caller, peer, carried, counts_as: AtomicUsize::new(permission as usize) }
+    fn new(
+        caller: CallerName,
+        (peer, known): (Arc<Peer>, Known),
+        carried: Carried,
+        permission: Permission,
+    ) -> Self {
+        Self { caller, peer, known, carried, counts_as: AtomicUsize::new(permission as usize) }
+    }
+
+    /// Whether its peer is still believed to be who it was when the request came.
+    pub(super) fn is_who_it_was(&self) -> bool {
+        self.known.is(&self.peer)
     }
 
     /// Has the call counted as one that needs this permission, where only its message tells which.
@@ -55,7 +67,7 @@ impl Admitted {
     }
 }
 
-/// Guards an inner service. The listener tells it, in each request's extensions, who the peer is (an `Arc<Peer>`).
+/// Guards an inner service. The listener tells it, in each request's extensions, who the peer is (a `Known`).
 #[derive(Clone)]
 pub struct Guard<S> {
     inner: S,
@@ -95,6 +107,11 @@ impl<S> Guard<S> {
         self.broker.place_for(peer)
     }
 
+    /// Has calls that wait and streams judged again, since somebody is believed no more.
+    pub(super) fn judge_again(&self) {
+        self.broker.judge_again();
+    }
+
     /// Wakes when it may know others.
     pub(super) fn rulings(&self) -> tokio::sync::watch::Receiver<()> {
         self.broker.rulings()
@@ -127,9 +144,10 @@ impl<S> Guard<S> {
 
     /// Who may call what, and the place that the call takes; or the answer to who may not.
     fn admit(&self, request: &Request<Body>) -> Result<(Admitted, Method, Open), Status> {
-        let Some(peer) = request.extensions().get::<Arc<Peer>>().map(Arc::clone) else {
+        let Some(known) = request.extensions().get::<Known>() else {
             return Err(ErrorReason::Internal.status("the listener did not say who the peer is"));
         };
+        let (peer, known) = (known.now(), known.clone());
         let Some(method) = Method::at(request.uri().path()) else {
             // A stranger is not told which methods there are.
             let message = "the broker has no such method; reflection tells which it has";
@@ -150,7 +168,7 @@ impl<S> Guard<S> {
             Ok((caller, open)) => {
                 // A request that came without a connection, in a test, tells nobody.
                 let carried = request.extensions().get().cloned().unwrap_or_default();
-                Ok((Admitted::new(caller, peer, carried, permission), method, open))
+                Ok((Admitted::new(caller, (peer, known), carried, permission), method, open))
             }
             Err(denial) => {
                 if let Some(caller) = denial.caller() {
@@ -182,7 +200,7 @@ where
             Ok(admitted) => admitted,
             Err(status) => return Box::pin(async move { Ok(status.into_http()) }),
         };
-        let party = Party { broker: Arc::clone(&self.broker), peer: Arc::clone(&admitted.peer), method };
+        let party = Party { broker: Arc::clone(&self.broker), known: admitted.known.clone(), method };
         let counted = Arc::clone(&self.broker);
         let admitted = Arc::new(admitted);
         request.extensions_mut().insert(Arc::clone(&admitted));
@@ -210,7 +228,10 @@ where
                     );
                 }
                 // It may have waited for its token, and its caller may have lost the right to it meanwhile.
-                Shape::Unary if method.gives_tokens && party.broker.ruling() != ruling => {
+                Shape::Unary
+                    if method.gives_tokens
+                        && (party.broker.ruling() != ruling || !admitted.is_who_it_was()) =>
+                {
                     if let Err(status) = party.judged_again() {
                         response = status.into_http();
                         outcome = Outcome::Failed;
@@ -227,15 +248,15 @@ where
 /// Who calls what.
 pub(super) struct Party {
     broker: Arc<Broker>,
-    peer: Arc<Peer>,
+    known: Known,
     method: Method,
 }
 
 impl Party {
     /// Whether it may still have the answer that it was let in for.
     pub(super) fn judged_again(&self) -> Result<(), Status> {
-        let Self { broker, peer, method } = self;
-        let caller = broker.authorize(peer, method.permissions).map_err(|denial| denied(&denial))?;
+        let Self { broker, known, method } = self;
+        let caller = broker.authorize(&known.now(), method.permissions).map_err(|denial| denied(&denial))?;
         match broker.locked_out(&caller).filter(|_| method.gives_tokens) {
             Some(out) => Err(locked_out(&out)),
             None => Ok(()),
@@ -381,7 +402,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let mut request = request.body(body).unwrap();
-        request.extensions_mut().insert(peer(uid));
+        request.extensions_mut().insert(Known::new(peer(uid), None));
         let response = guarded().call(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         let head = response.headers().clone();
@@ -445,7 +466,7 @@ mod tests {
                 http_body_util::Full::new(bytes::Bytes::from(framed(0, b""))).map_err(|never| match never {}),
             ))
             .unwrap();
-        request.extensions_mut().insert(peer(KNOWN));
+        request.extensions_mut().insert(Known::new(peer(KNOWN), None));
         let mut stream = guarded.call(request).await.unwrap().into_body();
         assert!(stream.frame().await.unwrap().unwrap().is_data(), "it begins with how things are");
 

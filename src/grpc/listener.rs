@@ -13,7 +13,7 @@ mod bind;
 mod tls;
 mod unix;
 
-use std::{io, net::SocketAddr, path::Path, pin::Pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 pub use bind::CannotListen;
 use nix::errno::Errno;
@@ -25,7 +25,7 @@ use unix::UnixDoor;
 use super::{
     Service,
     connection::{Stay, Wire, connection},
-    tls::{Reason, TlsMaterial},
+    tls::{TlsMaterial, Trust},
 };
 use crate::{
     audit::AuditLog,
@@ -61,12 +61,9 @@ trait Socket: Send {
 struct Arrival<S> {
     stream: S,
     peer: Peer,
-    /// Comes when what vouched for the peer does so no longer, and says why.
-    distrust: Distrust,
+    /// In what vouched for the peer, where that may end before the connection does.
+    trust: Option<Trust>,
 }
-
-/// See [`Arrival::distrust`].
-pub(super) type Distrust = Pin<Box<dyn Future<Output = Reason> + Send>>;
 
 /// Why nobody arrives.
 #[derive(Debug, thiserror::Error)]
@@ -177,7 +174,7 @@ async fn serve<S: Socket>(
             }
             arrival = socket.arrival(service.audit()) => arrival,
         };
-        let Arrival { stream, peer, distrust } = match arrival {
+        let Arrival { stream, peer, trust } = match arrival {
             Ok(arrival) => arrival,
             Err(error @ NoArrival::Over(_)) => {
                 tracing::debug!(socket = %door.place, "{error}");
@@ -201,7 +198,7 @@ async fn serve<S: Socket>(
         tasks.spawn(async move {
             tokio::select! {
                 () = abort.cancelled() => {}
-                () = connection(stream, guest.peer, distrust, guest.stay, service, limits, drain) => {}
+                () = connection(stream, guest.peer, trust, guest.stay, service, limits, drain) => {}
             }
             drop(guest.place);
         });

@@ -87,21 +87,25 @@ impl TokenBrokerService for Tokens {
         request: Request<WatchAccessTokenRequest>,
     ) -> Result<Response<Self::WatchAccessTokenStream>, Status> {
         let admitted = admitted(&request)?;
-        let Admitted { caller, peer, carried, .. } = &*admitted;
+        let Admitted { caller, peer, .. } = &*admitted;
         let watch = self.broker.watch(caller, Arc::clone(peer)).map_err(|refusal| refused(&refusal))?;
-        let carried = carried.clone();
-        let stream = stream::unfold((watch, carried), async |(mut watch, carried)| {
+        let watching = (watch, Arc::clone(&admitted));
+        let stream = stream::unfold(watching, async |(mut watch, admitted)| {
             let (token, reason) = match watch.next().await? {
                 Ok(told) => told,
-                Err(refusal) => return Some((Err(refused(&refusal)), (watch, carried))),
+                Err(refusal) => return Some((Err(refused(&refusal)), (watch, admitted))),
             };
-            carried.a_token();
+            if !admitted.is_who_it_was() {
+                // It goes to nobody. The guard ends the stream, with the reason.
+                return std::future::pending().await;
+            }
+            admitted.carried.a_token();
             let now = watch.broker().now();
             let message = WatchAccessTokenResponse {
                 token: Some(convert::token(&token, &watch.broker().upstream_of(&token), now)),
                 reason: convert::watch_reason(reason).into(),
             };
-            Some((Ok(message), (watch, carried)))
+            Some((Ok(message), (watch, admitted)))
         });
         Ok(Response::new(Box::pin(stream)))
     }

@@ -183,10 +183,11 @@ impl Entry {
                 return Err(Why::Silent);
             }
             spoke.store(true, Ordering::Relaxed);
-            let server = Arc::clone(self.material.current().server());
-            TlsAcceptor::from(server).accept(stream).await.map_err(Why::Broken)
+            let material = Arc::clone(&self.material.current());
+            let accepted = TlsAcceptor::from(Arc::clone(material.server())).accept(stream).await;
+            accepted.map(|stream| (stream, material)).map_err(Why::Broken)
         }));
-        let stream = handshake.as_mut().await.unwrap_or(Err(Why::Slow)).map_err(because)?;
+        let (stream, material) = handshake.as_mut().await.unwrap_or(Err(Why::Slow)).map_err(because)?;
         let (_, session) = stream.get_ref();
         let chain: Vec<_> = session
             .peer_certificates()
@@ -197,8 +198,9 @@ impl Entry {
         let Some(first) = chain.first() else { return Err(because(Why::Nameless)) };
         let peer = Peer::Tls { address, name: certified_name(first) };
         let tls12 = session.protocol_version() == Some(ProtocolVersion::TLSv1_2);
-        let trust = Trust::new(chain, tls12, Arc::clone(&self.material), changes, Arc::clone(&self.clock));
-        Ok(Arrival { stream, peer, distrust: Box::pin(trust.ends()) })
+        let (all, clock) = (Arc::clone(&self.material), Arc::clone(&self.clock));
+        let trust = Some(Trust::new(chain, tls12, all, material, changes, clock));
+        Ok(Arrival { stream, peer, trust })
     }
 }
 

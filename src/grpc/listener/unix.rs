@@ -35,7 +35,7 @@ impl Socket for UnixDoor {
         let (stream, _) = self.socket.accept().await.map_err(NoArrival::of_accept)?;
         let peer = unix_peer(stream.as_fd()).map_err(NoArrival::Nobody)?;
         // What the kernel said of a process holds for as long as its connection.
-        Ok(Arrival { stream, peer, distrust: Box::pin(std::future::pending()) })
+        Ok(Arrival { stream, peer, trust: None })
     }
 
     fn place(&self) -> &str {

@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
 
-use super::{Reason, TlsMaterial, names, reasons};
+use super::{Prepared, Reason, TlsMaterial, names, reasons};
 use crate::clock::Clock;
 
 /// The longest that is slept without a look at the wall clock, which somebody may set, and which a suspend moves on.
@@ -19,29 +20,33 @@ pub(crate) struct Trust {
     /// Whether it speaks TLS 1.2.
     tls12: bool,
     material: Arc<TlsMaterial>,
+    /// What believed it last.
+    believed_by: ArcSwap<Prepared>,
     changes: watch::Receiver<()>,
     clock: Arc<dyn Clock>,
 }
 
 impl Trust {
-    /// `chain` has been verified by what was in force when `changes` was made, or by something newer.
+    /// `chain` has been verified by `believed_by`, which was in force when `changes` was made, or is newer.
     pub(crate) fn new(
         chain: Vec<CertificateDer<'static>>,
         tls12: bool,
         material: Arc<TlsMaterial>,
+        believed_by: Arc<Prepared>,
         changes: watch::Receiver<()>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { chain, tls12, material, changes, clock }
+        Self { chain, tls12, material, believed_by: ArcSwap::new(believed_by), changes, clock }
     }
 
     /// Comes when the chain is no longer believed, or the peer speaks a TLS that is no longer taken; and says why.
-    pub(crate) async fn ends(mut self) -> Reason {
+    pub(crate) async fn ends(&self) -> Reason {
+        let mut changes = self.changes.clone();
         let ends: Vec<_> = self.chain.iter().filter_map(|one| names::end(one)).collect();
         loop {
             tokio::select! {
                 // The material outlives its connections: we hold it.
-                _ = self.changes.changed() => {}
+                _ = changes.changed() => {}
                 () = next(&ends, &*self.clock) => {}
             }
             if let Err(why) = self.verify() {
@@ -50,12 +55,18 @@ impl Trust {
         }
     }
 
+    /// Whether the chain is believed by what is in force, or why not. Costs nothing where that is what believed it last; its
+    /// end is for [`Trust::ends`] to notice.
+    pub(crate) fn holds(&self) -> Result<(), Reason> {
+        if Arc::ptr_eq(&self.believed_by.load(), &self.material.current()) { Ok(()) } else { self.verify() }
+    }
+
     fn verify(&self) -> Result<(), Reason> {
         let Some((end_entity, intermediates)) = self.chain.split_first() else {
             return Err(Reason::new("NO_CERTIFICATE", "it shows no certificate"));
         };
         let now = unix_time(self.clock.now().wall);
-        let material = self.material.current();
+        let material = Arc::clone(&self.material.current());
         if self.tls12 && !material.files().tls12 {
             return Err(Reason::new(
                 "TLS_INCOMPATIBLE",
@@ -63,7 +74,9 @@ impl Trust {
             ));
         }
         let verified = material.verifier().verify_client_cert(end_entity, intermediates, now);
-        verified.map(drop).map_err(|error| reasons::of_tls(&error))
+        verified.map_err(|error| reasons::of_tls(&error))?;
+        self.believed_by.store(material);
+        Ok(())
     }
 }
 
