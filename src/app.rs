@@ -4,6 +4,7 @@
 //! task's end is awaited; an end that nobody asked for ends the process, since its supervisor starts a whole one.
 
 mod reload;
+mod supervision;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -17,7 +18,8 @@ use crate::{
     budget::{BadLimit, CallBudget, CallLimit},
     clock::Clock,
     config::{
-        Config, ConfigErrors, CredentialSource, Environment, Limits, Listen, LoadedCredentials, Upstream,
+        Config, ConfigErrors, CredentialSource, Environment, Limits, Listen, LoadedCredentials, TlsFiles,
+        Upstream,
     },
     credentials::Credentials,
     grpc::{
@@ -26,9 +28,10 @@ use crate::{
         tls::{self, Prepared, TlsMaterial, TlsProblem},
     },
     issuer::TokenIssuer,
-    keeper::{self, KeeperSetup, TokenSettings},
+    keeper::{self, KeeperSetup, TokenKeeper, TokenSettings},
     lockdown::Locks,
     security::SecurityEvent,
+    service_manager::{HandedOver, Notice, ServiceManager},
     sign::SignKeys,
     state::{CallRecordFile, LockdownFlag},
     trail::{AuditFile, CannotAudit, Journal},
@@ -84,7 +87,10 @@ impl CannotStart {
                 SetupError::NoCryptoProvider | SetupError::Client { .. } => false,
             },
             Self::Audit(error) => matches!(error, CannotAudit::NotAFile(_)),
-            Self::Listen(_) | Self::Descriptors(_) => false,
+            Self::Listen(error) => {
+                matches!(error, CannotListen::Unfit { .. } | CannotListen::NotHandedOver { .. })
+            }
+            Self::Descriptors(_) => false,
         }
     }
 }
@@ -100,7 +106,10 @@ pub struct TaskEnded {
 /// A daemon whose sockets are open and which has not begun to serve.
 pub struct Bound {
     broker: Arc<Broker>,
+    keeper: TokenKeeper,
+    clock: Arc<dyn Clock>,
     reload: Arc<dyn Reload>,
+    manager: Option<Arc<dyn ServiceManager>>,
     listeners: Vec<Listener>,
     service: grpc::Service,
     limits: Limits,
@@ -206,33 +215,63 @@ fn locks(config: &Config, clock: &Arc<dyn Clock>) -> (LockdownFlag, Arc<Locks>) 
 /// Opens every socket and port; and what the ports show and believe.
 fn listeners(
     config: &Config,
+    mut handed_over: HandedOver,
     clock: &Arc<dyn Clock>,
 ) -> Result<(Vec<Listener>, Vec<Arc<TlsMaterial>>), CannotStart> {
     let mut listeners = Vec::new();
     let mut materials = Vec::new();
+    let limits = &config.limits;
+    let mut material = |tls: &TlsFiles| {
+        let prepared = Prepared::read(tls)?;
+        for warning in prepared.warnings() {
+            tracing::warn!(file = %config.file.display(), "{warning}");
+        }
+        let material = TlsMaterial::new(prepared);
+        materials.push(Arc::clone(&material));
+        Ok::<_, TlsProblem>(material)
+    };
     for listen in &config.listen {
-        listeners.push(match listen {
-            Listen::Unix { path, mode } => Listener::bind(path, *mode)?,
+        match listen {
+            Listen::Unix { path, mode } => listeners.push(Listener::bind(path, *mode)?),
             Listen::Tcp { address, tls } => {
-                let prepared = Prepared::read(tls)?;
-                for warning in prepared.warnings() {
-                    tracing::warn!(file = %config.file.display(), "{warning}");
-                }
-                let material = TlsMaterial::new(prepared);
-                materials.push(Arc::clone(&material));
-                Listener::bind_tls(*address, material, &config.limits, Arc::clone(clock))?
+                listeners.push(Listener::bind_tls(*address, material(tls)?, limits, Arc::clone(clock))?);
             }
-        });
+            Listen::Systemd { name, tls } => {
+                let sockets = handed_over.take(name);
+                if sockets.is_empty() {
+                    let (name, given) = (name.clone(), handed_over.names());
+                    return Err(CannotListen::NotHandedOver { name, given }.into());
+                }
+                let material = tls.as_deref().map(&mut material).transpose()?;
+                for socket in sockets {
+                    listeners.push(Listener::inherit(
+                        socket,
+                        name,
+                        material.clone(),
+                        limits,
+                        Arc::clone(clock),
+                    )?);
+                }
+            }
+        }
+    }
+    for name in handed_over.names() {
+        tracing::warn!(
+            name,
+            "the service manager handed over a socket that no [[listen]] names: nobody is served there, and callers who \
+             connect wait in vain; write a [[listen]] with systemd = \"{name}\", or take its .socket unit away"
+        );
     }
     Ok((listeners, materials))
 }
 
-/// Makes everything and opens the sockets. Nothing is asked of the upstream before [`Bound::run`]. `environment` is where
-/// `loaded` was read, and will be again by a reload.
+/// Makes everything and opens the sockets, but for those that the service manager has `handed_over`. Nothing is asked of the
+/// upstream before [`Bound::run`]. `environment` is where `loaded` was read, and will be again by a reload.
 pub fn build(
     config: Config,
     environment: Environment,
     loaded: &LoadedCredentials,
+    handed_over: HandedOver,
     clock: &Arc<dyn Clock>,
 ) -> Result<Bound, CannotStart> {
     let authorities = config.read_authorities()?;
@@ -277,12 +316,12 @@ pub fn build(
     let drain = CancellationToken::new();
     let health = grpc::health();
     let limits = config.limits.clone();
-    let (listeners, materials) = listeners(&config, clock)?;
+    let (listeners, materials) = listeners(&config, handed_over, clock)?;
     let reload: Arc<dyn Reload> = Arc::new(Reloader::new(ReloaderParts {
         environment,
         clock: Arc::clone(clock),
         broker: Arc::clone(&broker),
-        keeper,
+        keeper: keeper.clone(),
         drain: drain.clone(),
         ports: materials.clone(),
         in_force: Material::new(config, loaded, authorities),
@@ -309,7 +348,19 @@ pub fn build(
     background.spawn(named("the writer of the lockdown flag", Arc::clone(&broker).keep_lock_record()));
     background.spawn(named("the housekeeping", keep_house(Arc::clone(&broker))));
     background.spawn(named("the audit log", keep_audit(Arc::clone(&broker))));
-    Ok(Bound { broker, reload, listeners, service, limits, drain, stop_keeper, background })
+    Ok(Bound {
+        broker,
+        keeper,
+        clock: Arc::clone(clock),
+        reload,
+        manager: None,
+        listeners,
+        service,
+        limits,
+        drain,
+        stop_keeper,
+        background,
+    })
 }
 
 impl Bound {
@@ -326,6 +377,18 @@ impl Bound {
     /// The broker behind them.
     pub fn broker(&self) -> &Arc<Broker> {
         &self.broker
+    }
+
+    /// Has `manager` told from now on whether it is ready, how it is, and that it is alive.
+    pub fn report_to(&mut self, manager: Arc<dyn ServiceManager>) {
+        let (broker, clock) = (Arc::clone(&self.broker), Arc::clone(&self.clock));
+        let reporting = supervision::report(broker, Arc::clone(&manager), Arc::clone(&clock));
+        self.background.spawn(named("the reporter to the service manager", reporting));
+        if let Some(within) = manager.watchdog() {
+            let feeding = supervision::feed(self.keeper.clone(), within, Arc::clone(&manager), clock);
+            self.background.spawn(named("the watchdog's feeder", feeding));
+        }
+        self.manager = Some(manager);
     }
 
     /// Serves until `stop` ends, then lets the calls under way finish, within the drain deadline.
@@ -351,6 +414,11 @@ impl Bound {
         }
 
         tracing::info!(deadline = ?self.limits.drain_deadline, "stopping: calls under way may finish");
+        if let Some(manager) = &self.manager {
+            let status = Notice::status("stopping: calls under way may finish");
+            let needed = self.limits.drain_deadline + LAST_WORDS * 2;
+            supervision::tell(manager, vec![Notice::Stopping(needed), status]).await;
+        }
         self.drain.cancel();
         let patience = self.limits.drain_deadline.saturating_sub(LAST_WORDS);
         if tokio::time::timeout(patience, all_ended(&mut serving)).await.is_err() {

@@ -30,6 +30,7 @@ pub mod lockdown;
 pub mod policy;
 pub mod secret;
 pub mod security;
+pub mod service_manager;
 pub mod sign;
 pub mod state;
 pub mod telemetry;

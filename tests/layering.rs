@@ -40,7 +40,7 @@ const RINGS: [(Ring, &[&str]); 8] = [
     (Ring::Domain, &["issuer", "budget", "keeper", "policy", "sign", "audit", "broker"]),
     (Ring::Adapters, &["upstream", "state", "trail", "grpc"]),
     (Ring::Settings, &["config"]),
-    (Ring::Process, &["telemetry", "hardening"]),
+    (Ring::Process, &["telemetry", "hardening", "service_manager"]),
     (Ring::App, &["app"]),
     (Ring::Cli, &["cli"]),
     (Ring::Main, &["main"]),
@@ -73,7 +73,7 @@ struct Reserved {
     why: &'static str,
 }
 
-const RESERVED: [Reserved; 16] = [
+const RESERVED: [Reserved; 17] = [
     Reserved { path: "reqwest", owners: &["upstream"], why: "only upstream/ speaks HTTP to B2BINPAY" },
     Reserved { path: "tonic", owners: &["grpc"], why: "only grpc/ knows tonic" },
     Reserved { path: "tonic_*", owners: &["grpc"], why: "only grpc/ knows tonic" },
@@ -82,6 +82,11 @@ const RESERVED: [Reserved; 16] = [
         path: "governor",
         owners: &["budget", "broker::bounds"],
         why: "upstream calls are paced in budget/, those of callers where they are counted",
+    },
+    Reserved {
+        path: "sd_notify",
+        owners: &["service_manager"],
+        why: "it reads the environment, and descriptors that nobody else may own",
     },
     Reserved { path: "toml", owners: &["config"], why: "only config/ reads settings" },
     Reserved { path: "x509_parser", owners: &["grpc::tls"], why: "only grpc/tls/ looks into certificates" },

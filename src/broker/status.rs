@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt::Write as _,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -85,6 +86,29 @@ impl Status {
             locks_problem: broker.lockdown.problem(),
             audit: broker.audit.state(),
         }
+    }
+}
+
+impl Status {
+    /// The longest reason in a line: an upstream's words may be long.
+    const LONGEST_REASON: usize = 300;
+
+    /// All of it that fits into a line, for who looks at many services at once.
+    pub fn line(&self) -> String {
+        let Self { state, ready, reason, .. } = self;
+        let good_until = self.token.as_ref().filter(|_| *ready).map(|token| {
+            let until = self.now.wall_at(token.handed_out_until());
+            format!("ready, with a token for callers until {}", until.strftime("%F %TZ"))
+        });
+        let mut line = format!("{state}, {}", good_until.unwrap_or_else(|| "not ready".to_owned()));
+        if *state != KeeperState::Fresh {
+            let _ = write!(line, ", since {}", self.since.strftime("%F %TZ"));
+        }
+        if !reason.is_empty() {
+            line.push_str(": ");
+            line.extend(reason.chars().take(Self::LONGEST_REASON));
+        }
+        line
     }
 }
 

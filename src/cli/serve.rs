@@ -15,13 +15,23 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{Config, Environment},
     hardening::protect_memory,
+    service_manager::{FromEnvironment, HandedOver},
     telemetry::start_logging,
 };
 
 /// Threads that serve. The work is little: one fetches while another answers.
 const WORKERS: usize = 2;
 
+#[expect(unsafe_code, reason = "see HandedOver: what was open before this process belongs to it")]
 pub(super) fn run(file: &Path) -> Exit {
+    // SAFETY: nothing was opened yet that is still open, and this is the one place that takes them.
+    let handed_over = match unsafe { HandedOver::take_from_environment() } {
+        Ok(handed_over) => handed_over,
+        Err(error) => {
+            complain(format_args!("can't take over the sockets that LISTEN_FDS speaks of: {error}"));
+            return Exit::Failed;
+        }
+    };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let config = match Config::load(file) {
         Ok(config) => config,
@@ -56,8 +66,11 @@ pub(super) fn run(file: &Path) -> Exit {
         let stop = told_to_stop();
         let hangups = listen_to(SignalKind::hangup());
         let (upstream, api) = (config.upstream.base_url.to_string(), config.upstream.api);
-        let bound = match app::build(config, environment, &loaded, &clock) {
-            Ok(bound) => bound,
+        let bound = match app::build(config, environment, &loaded, handed_over, &clock) {
+            Ok(mut bound) => {
+                bound.report_to(Arc::new(FromEnvironment));
+                bound
+            }
             Err(error) => {
                 // Supervisors try again after the one and not after the other.
                 let exit = if error.is_configuration() { Exit::BadConfig } else { Exit::Failed };

@@ -7,11 +7,12 @@ use super::{Config, Listen};
 /// A key of [`super::keys::AT_START`], and whether it differs.
 type Comparison = (&'static str, fn(&Config, &Config) -> bool);
 
-const COMPARISONS: [Comparison; 17] = [
+const COMPARISONS: [Comparison; 18] = [
     ("state.directory", |a, b| a.state_directory != b.state_directory),
     ("listen.unix", |a, b| !a.listen.iter().map(path).eq(b.listen.iter().map(path))),
     ("listen.mode", |a, b| !a.listen.iter().map(mode).eq(b.listen.iter().map(mode))),
     ("listen.tcp", |a, b| !a.listen.iter().map(address).eq(b.listen.iter().map(address))),
+    ("listen.systemd", |a, b| !a.listen.iter().map(name).eq(b.listen.iter().map(name))),
     ("log.format", |a, b| a.log.format != b.log.format),
     ("log.level", |a, b| a.log.level != b.log.level),
     ("limits.max_streams_per_connection", |a, b| {
@@ -32,21 +33,29 @@ const COMPARISONS: [Comparison; 17] = [
 fn path(listen: &Listen) -> Option<&Path> {
     match listen {
         Listen::Unix { path, .. } => Some(path),
-        Listen::Tcp { .. } => None,
+        Listen::Tcp { .. } | Listen::Systemd { .. } => None,
     }
 }
 
 fn mode(listen: &Listen) -> Option<u32> {
     match listen {
         Listen::Unix { mode, .. } => Some(*mode),
-        Listen::Tcp { .. } => None,
+        Listen::Tcp { .. } | Listen::Systemd { .. } => None,
     }
 }
 
 fn address(listen: &Listen) -> Option<SocketAddr> {
     match listen {
-        Listen::Unix { .. } => None,
         Listen::Tcp { address, .. } => Some(*address),
+        Listen::Unix { .. } | Listen::Systemd { .. } => None,
+    }
+}
+
+/// And whether it speaks TLS: a port that does is another than one that doesn't.
+fn name(listen: &Listen) -> Option<(&str, bool)> {
+    match listen {
+        Listen::Systemd { name, tls } => Some((name, tls.is_some())),
+        Listen::Unix { .. } | Listen::Tcp { .. } => None,
     }
 }
 
@@ -69,6 +78,7 @@ mod tests {
             "listen.unix" => "\"/run/other.sock\"",
             "listen.mode" => "\"0600\"",
             "listen.tcp" => "\"127.0.0.1:7443\"",
+            "listen.systemd" => "\"other\"",
             "log.format" => "\"text\"",
             "log.level" => "\"debug\"",
             "audit.file" => "\"/var/log/other.jsonl\"",

@@ -10,7 +10,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use nix::fcntl::OFlag;
+use nix::{
+    fcntl::OFlag,
+    unistd::{Gid, Group, User},
+};
 use zeroize::Zeroizing;
 
 use super::{Config, CredentialFile, CredentialFiles, Environment, FileProblem, FileProblems, Warning};
@@ -171,15 +174,10 @@ impl Reader<'_> {
             Ok((opened, path, kept_by_supervisor)) => match read_secret(opened) {
                 Err(fault) => self.fail(file, Some(path), fault),
                 Ok((secret, metadata)) => {
-                    let mode = metadata.mode() & 0o777;
-                    if mode & 0o077 != 0 && !kept_by_supervisor {
+                    if let Some(exposure) = exposure(&metadata).filter(|_| !kept_by_supervisor) {
                         self.warnings.push(Warning {
                             position: Some(file.position),
-                            message: format!(
-                                "{} ({}): others than the owner can get at the file, its mode is {mode:04o}; run chmod 600",
-                                file.key,
-                                path.display()
-                            ),
+                            message: format!("{} ({}): {exposure}", file.key, path.display()),
                         });
                     }
                     self.sources.push(CredentialSource {
@@ -230,6 +228,34 @@ impl Reader<'_> {
     }
 }
 
+/// Who can get at a file of a secret that should not. Its owner may, and may let those of a private group read: one that
+/// goes with a user of the same name, as packages make them for their services.
+fn exposure(metadata: &Metadata) -> Option<String> {
+    let gid = Gid::from_raw(metadata.gid());
+    let group = Group::from_gid(gid).ok().flatten();
+    let is_private = group.as_ref().is_some_and(|group| {
+        let namesake = User::from_name(&group.name).ok().flatten();
+        group.mem.iter().all(|member| *member == group.name) && namesake.is_some_and(|user| user.gid == gid)
+    });
+    let name = group.map_or_else(|| gid.to_string(), |group| group.name);
+    exposed_by(metadata.mode() & 0o777, &name, is_private)
+}
+
+fn exposed_by(mode: u32, group: &str, is_private: bool) -> Option<String> {
+    if mode & 0o037 != 0 {
+        Some(format!(
+            "others than the owner can get at the file, its mode is {mode:04o}; run chmod 600, or chmod 640 where its group is \
+             the broker's alone"
+        ))
+    } else if mode & 0o040 != 0 && !is_private {
+        Some(format!(
+            "all of the group {group} can read the file; run chmod 600, or give it to a group that is the broker's alone"
+        ))
+    } else {
+        None
+    }
+}
+
 fn read_secret(mut file: File) -> Result<(SecretString, Metadata), UnreadableCredential> {
     let unread = |error| UnreadableCredential::NotRead { error };
     let metadata = file.metadata().map_err(unread)?;
@@ -260,5 +286,25 @@ fn check_secret(content: &[u8]) -> Result<&str, UnreadableCredential> {
         Err(UnreadableCredential::ControlCharacter)
     } else {
         Ok(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exposed_by;
+
+    #[test]
+    fn a_private_group_may_read_and_nobody_else() {
+        for mode in [0o400, 0o600, 0o700] {
+            assert_eq!(exposed_by(mode, "users", false), None, "{mode:o}");
+        }
+        for mode in [0o440, 0o640] {
+            assert_eq!(exposed_by(mode, "b2binpay-broker", true), None, "{mode:o}");
+            let told = exposed_by(mode, "users", false).unwrap();
+            assert!(told.starts_with("all of the group users can read the file"), "{told}");
+        }
+        for mode in [0o604, 0o644, 0o620, 0o660, 0o666, 0o602, 0o601] {
+            assert!(exposed_by(mode, "b2binpay-broker", true).is_some(), "{mode:o}");
+        }
     }
 }

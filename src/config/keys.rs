@@ -78,15 +78,16 @@ pub(super) const LISTS: [&str; 2] = ["listen", "caller"];
 
 /// Keys and sections that are designed but not built. They are no typing mistakes, and who writes one must learn that
 /// it would have no effect. Whoever builds one takes its line out.
-pub(super) const LATER: [&str; 3] = ["listen.systemd", "http", "ha"];
+pub(super) const LATER: [&str; 2] = ["http", "ha"];
 
 /// Keys whose value counts from the start to the end of the process: a reload with another one is refused. All others are taken
 /// over by a reload.
-pub(super) const AT_START: [&str; 17] = [
+pub(super) const AT_START: [&str; 18] = [
     "state.directory",
     "listen.unix",
     "listen.mode",
     "listen.tcp",
+    "listen.systemd",
     "log.format",
     "log.level",
     "limits.max_streams_per_connection",
@@ -274,34 +275,40 @@ pub const KEYS: &[Key] = &[
         description: "A TCP port to serve on, in place of `unix`. Always with certificates on both sides. `[::]` is all of IPv6 and nothing of IPv4: write both where you need both.",
     },
     Key {
+        path: "listen.systemd",
+        kind: Kind::Text("a FileDescriptorName"),
+        unset: Unset::Nothing("\"broker\""),
+        description: "Sockets that the service manager opened and hands over, in place of `unix` and `tcp`: those whose `.socket` unit has this `FileDescriptorName=`. Callers queue there while the broker restarts, instead of being refused. Unix sockets go without the keys below; TCP ones need them.",
+    },
+    Key {
         path: "listen.cert",
         kind: FILE,
         unset: Unset::Nothing("\"tls/server.pem\""),
-        description: "For `tcp`: the broker's certificate in PEM, and after it those between it and the authority that clients know. This and the three files below are looked up beside the configuration file, and read again by themselves when they change; where the new ones don't fit, the old ones stay in force.",
+        description: "Over TCP: the broker's certificate in PEM, and after it those between it and the authority that clients know. This and the three files below are looked up beside the configuration file, and read again by themselves when they change; where the new ones don't fit, the old ones stay in force.",
     },
     Key {
         path: "listen.key",
         kind: FILE,
         unset: Unset::Nothing("\"tls/server.key\""),
-        description: "For `tcp`: the certificate's private key in PEM, without a passphrase.",
+        description: "Over TCP: the certificate's private key in PEM, without a passphrase.",
     },
     Key {
         path: "listen.client_ca",
         kind: FILE,
         unset: Unset::Nothing("\"tls/clients-ca.pem\""),
-        description: "For `tcp`: PEM certificates of the authorities that may vouch for callers. The system's don't. They should sign certificates for this port's callers and nothing else: one that doesn't say what it is for (no extended key usage) is taken as a client's.",
+        description: "Over TCP: PEM certificates of the authorities that may vouch for callers. The system's don't. They should sign certificates for this port's callers and nothing else: one that doesn't say what it is for (no extended key usage) is taken as a client's.",
     },
     Key {
         path: "listen.client_crl",
         kind: Kind::Words("names of files"),
         unset: Unset::Nothing("[\"tls/clients-crl.pem\"]"),
-        description: "For `tcp`: lists of revoked certificates in PEM. Where any is named, there must be one of each authority between a caller's certificate and `client_ca`, that included: who can't be looked up is refused. Of several lists that one key signed, the newest counts; an authority that was renewed under its old name needs one of each key. A list that is past its next update goes on revoking what it lists, and is told of.",
+        description: "Over TCP: lists of revoked certificates in PEM. Where any is named, there must be one of each authority between a caller's certificate and `client_ca`, that included: who can't be looked up is refused. Of several lists that one key signed, the newest counts; an authority that was renewed under its old name needs one of each key. A list that is past its next update goes on revoking what it lists, and is told of.",
     },
     Key {
         path: "listen.min_tls",
         kind: Kind::Choice(&["1.2", "1.3"]),
         unset: Unset::Is("\"1.3\""),
-        description: "For `tcp`: the oldest TLS that is spoken. 1.2 is for clients that can't do better; it shows callers' certificates to whoever listens on the wire.",
+        description: "Over TCP: the oldest TLS that is spoken. 1.2 is for clients that can't do better; it shows callers' certificates to whoever listens on the wire.",
     },
     Key {
         path: "caller.name",

@@ -30,7 +30,17 @@ pub enum Listen {
         /// What both sides show, and what is believed.
         tls: Box<TlsFiles>,
     },
+    /// Sockets that the service manager opened and hands over.
+    Systemd {
+        /// Their `FileDescriptorName=`.
+        name: String,
+        /// For TCP sockets, as above. Unix sockets go without.
+        tls: Option<Box<TlsFiles>>,
+    },
 }
+
+/// What only sockets over TCP have.
+const TLS_KEYS: [&str; 5] = ["cert", "key", "client_ca", "client_crl", "min_tls"];
 
 /// The files of a listener's TLS, all of them PEM, and what is spoken.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,6 +79,24 @@ impl fmt::Debug for NamedFile {
 }
 
 impl Listen {
+    /// The files of its TLS, where it has any.
+    pub fn tls(&self) -> Option<&TlsFiles> {
+        match self {
+            Self::Unix { .. } => None,
+            Self::Tcp { tls, .. } => Some(tls),
+            Self::Systemd { tls, .. } => tls.as_deref(),
+        }
+    }
+
+    /// Where it is, as the configuration says it.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Unix { path, .. } => path.display().to_string(),
+            Self::Tcp { address, .. } => address.to_string(),
+            Self::Systemd { name, .. } => format!("systemd socket {name}"),
+        }
+    }
+
     /// The longest path that a Unix socket can have: the kernel's field has 108 bytes, the last of which is NUL.
     const LONGEST_PATH: usize = 107;
     const DEFAULT_MODE: u32 = 0o666;
@@ -99,30 +127,35 @@ impl Listen {
                     && address.is_ipv4() == other.is_ipv4()
                     && (address == other || everywhere(address) || everywhere(other))
             }
+            (Self::Systemd { name, .. }, Self::Systemd { name: other, .. }) => name == other,
             _ => false,
         }
     }
 
     fn read_one(section: &Section<'_>, file: &Path, findings: &Findings<'_>) -> Option<Self> {
-        match (section.get("unix"), section.get("tcp")) {
-            (None, None) => {
+        match (section.get("unix"), section.get("tcp"), section.get("systemd")) {
+            (None, None, None) => {
                 section.wrong(
-                    "this [[listen]] doesn't say where; write unix = and the socket's path, or tcp = and an address \
-                     with its port",
+                    "this [[listen]] doesn't say where; write unix = and the socket's path, tcp = and an address with \
+                     its port, or systemd = and the FileDescriptorName= of a .socket unit",
                 );
                 None
             }
-            (Some(_), Some(tcp)) => {
-                tcp.wrong("stands beside listen.unix: write a [[listen]] for each of them");
+            (Some(_), None, None) => Self::read_unix(section),
+            (None, Some(_), None) => Self::read_tcp(section, file, findings),
+            (None, None, Some(_)) => Self::read_systemd(section, file, findings),
+            (unix, tcp, systemd) => {
+                let beside = if unix.is_some() { "listen.unix" } else { "listen.tcp" };
+                if let Some(second) = tcp.filter(|_| unix.is_some()).or(systemd) {
+                    second.wrong(format!("stands beside {beside}: write a [[listen]] for each of them"));
+                }
                 None
             }
-            (Some(_), None) => Self::read_unix(section),
-            (None, Some(_)) => Self::read_tcp(section, file, findings),
         }
     }
 
     fn read_unix(section: &Section<'_>) -> Option<Self> {
-        for key in ["cert", "key", "client_ca", "client_crl", "min_tls"] {
+        for key in TLS_KEYS {
             if let Some(value) = section.get(key) {
                 value.wrong("is for tcp: the kernel vouches for who connects to a Unix socket");
             }
@@ -151,6 +184,27 @@ impl Listen {
             value.wrong("is for a Unix socket: over TCP, certificates decide who connects");
         }
         let address = section.text("tcp").and_then(|(text, value)| address(text, &value));
+        let tls = Self::read_tls(section, file, findings);
+        Some(Self::Tcp { address: address?, tls: Box::new(tls?) })
+    }
+
+    fn read_systemd(section: &Section<'_>, file: &Path, findings: &Findings<'_>) -> Option<Self> {
+        if let Some(value) = section.get("mode") {
+            value.wrong("is for a Unix socket of the broker's own; that of the service manager has the SocketMode= of its unit");
+        }
+        let (name, value) = section.text("systemd")?;
+        // As systemd.socket(5) has it; the colon stands between names in the environment.
+        let sound = (1..=255).contains(&name.len())
+            && name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b':');
+        if !sound {
+            value.wrong("is the FileDescriptorName= of a .socket unit: 1 to 255 ASCII characters without a colon, such as \"broker\"");
+        }
+        let has_tls = TLS_KEYS.iter().any(|key| section.get(key).is_some());
+        let tls = if has_tls { Some(Box::new(Self::read_tls(section, file, findings)?)) } else { None };
+        sound.then(|| Self::Systemd { name: name.to_owned(), tls })
+    }
+
+    fn read_tls(section: &Section<'_>, file: &Path, findings: &Findings<'_>) -> Option<TlsFiles> {
         let folder = super::folder_of(file);
         let named = |name: &str, value: &Value<'_>, offset| NamedFile {
             key: value.key.path,
@@ -160,7 +214,7 @@ impl Listen {
         let required = |name: &'static str| {
             if section.get(name).is_none() {
                 section.wrong(format!(
-                    "listen.{name} is missing: over TCP both sides show certificates; write tcp, cert, key and client_ca"
+                    "listen.{name} is missing: over TCP both sides show certificates; write cert, key and client_ca"
                 ));
             }
             let (text, value) = section.text(name)?;
@@ -171,15 +225,14 @@ impl Listen {
         let client_crls = lists.iter().flat_map(|value| {
             value.words().into_iter().map(move |(name, offset)| named(name, value, offset))
         });
-        let tls = TlsFiles {
+        Some(TlsFiles {
             config: file.to_owned(),
             client_crls: client_crls.collect(),
             tls12: section.choice("min_tls") == Some("1.2"),
             cert: cert?,
             key: key?,
             client_ca: client_ca?,
-        };
-        Some(Self::Tcp { address: address?, tls: Box::new(tls) })
+        })
     }
 }
 

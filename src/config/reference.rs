@@ -19,7 +19,7 @@ One TOML file, `/etc/b2binpay-broker/config.toml` unless `--config` names anothe
 - Unknown keys are errors. So are keys of later versions, which would have no effect.
 - Secrets never stand in the file, only the names of files that hold them. A relative name without a folder is looked up in `$CREDENTIALS_DIRECTORY` first, \
 then beside the configuration file. Each holds its secret alone, as UTF-8 text of at most 8 KiB; one final line break (`\\n` or `\\r\\n`) is stripped, other \
-white space around it is an error. Keep the files at mode 0600.
+white space around it is an error. Keep the files at mode 0600, or at 0640 with a group that is the broker's alone.
 - A duration is a number with its unit (`d`, `h`, `m`, `s`, `ms`), or several from the largest to the smallest, in quotes: `\"250ms\"`, `\"10s\"`, `\"1h30m\"`. \
 A number without a unit is an error.
 - A size is a number of bytes, or one with `KiB` or `MiB` in quotes: `16384`, `\"16KiB\"`.

@@ -5,15 +5,16 @@
 //! differs between them, which is how they learn who comes. It promises:
 //!
 //! - that nobody comes in for whom the broker has no place, and that who the policy doesn't know stays for seconds;
-//! - that the socket is closed, and its path free for a successor, as soon as [`Listener::serve`] is told to drain: from
+//! - that the socket is closed, and its path free for a successor or kept by the service manager that opened it, as soon as [`Listener::serve`] is told to drain: from
 //!   then on a client is refused at once, and never kept waiting for a process that ends;
 //! - that `serve` returns as soon as it is told to, whoever is silent.
 
 mod bind;
+mod inherited;
 mod tls;
 mod unix;
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
 pub use bind::CannotListen;
 use nix::errno::Errno;
@@ -126,6 +127,21 @@ impl Listener {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, CannotListen> {
         TlsDoor::bind(address, material, limits, clock).map(Kind::Tls).map(Self)
+    }
+
+    /// Serves on a socket that the service manager opened under this name: a Unix socket, or with `material` a TCP port
+    /// behind mutual TLS. Its path, if it has one, is left in place at the end, for callers to queue at.
+    pub fn inherit(
+        socket: OwnedFd,
+        name: &str,
+        material: Option<Arc<TlsMaterial>>,
+        limits: &Limits,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, CannotListen> {
+        Ok(Self(match material {
+            None => Kind::Unix(UnixDoor::inherit(socket, name)?),
+            Some(material) => Kind::Tls(TlsDoor::inherit(socket, name, material, limits, clock)?),
+        }))
     }
 
     /// Where it listens, as one would tell a person.

@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +36,9 @@ const KNOCKING: usize = 1024;
 /// How many alarms may be on their way before further ones are only logged.
 const ALARMS: usize = 256;
 
+/// The longest that the keeper rests. It has nothing to do that often: who looks whether it is alive does.
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
 /// What the keeper works with.
 pub struct KeeperSetup {
     /// Times and fractions.
@@ -61,6 +65,23 @@ pub struct TokenKeeper {
     /// What operators want. Never full: there are few of them.
     orders: mpsc::UnboundedSender<Order>,
     next_id: Arc<AtomicU64>,
+    stamp: Stamp,
+}
+
+/// When the keeper last took a turn, in nanoseconds after boot.
+#[derive(Clone, Default)]
+struct Stamp(Arc<AtomicU64>);
+
+impl Stamp {
+    fn put(&self, now: BootInstant) {
+        // Five centuries fit.
+        let nanos = u64::try_from(now.as_duration().as_nanos()).unwrap_or(u64::MAX);
+        self.0.store(nanos, Ordering::Relaxed);
+    }
+
+    fn last(&self) -> BootInstant {
+        BootInstant::since_boot(Duration::from_nanos(self.0.load(Ordering::Relaxed)))
+    }
 }
 
 /// A call that comes in.
@@ -99,6 +120,11 @@ impl TokenKeeper {
     /// What is known now. Never waits.
     pub fn snapshot(&self) -> &SnapshotReader {
         &self.snapshot
+    }
+
+    /// When it last took a turn. It takes one each second at the least; a suspended machine's keeper is late by as much.
+    pub fn last_turn(&self) -> BootInstant {
+        self.stamp.last()
     }
 
     /// A token that satisfies `want`, which the snapshot does not. Waits for one as long as it is worth it.
@@ -196,6 +222,8 @@ pub fn run(
     let (hang_ups, hung_up) = mpsc::unbounded_channel();
     let (orders, ordered) = mpsc::unbounded_channel();
     let (alarms, alarmed) = mpsc::channel(ALARMS);
+    let stamp = Stamp::default();
+    stamp.put(setup.clock.now().boot);
     let task = Task {
         setup,
         core,
@@ -204,9 +232,10 @@ pub fn run(
         waiting: HashMap::new(),
         candidates: HashMap::new(),
         obeyed: Vec::new(),
+        stamp: stamp.clone(),
     };
     (
-        TokenKeeper { snapshot, door, hang_ups, orders, next_id: Arc::default() },
+        TokenKeeper { snapshot, door, hang_ups, orders, next_id: Arc::default(), stamp },
         alarmed,
         task.run(knocks, hung_up, ordered, stop),
     )
@@ -221,6 +250,7 @@ struct Task {
     candidates: HashMap<ReplacementId, Candidate>,
     /// Who waits for an order to be carried out.
     obeyed: Vec<oneshot::Sender<()>>,
+    stamp: Stamp,
 }
 
 /// The try under way.
@@ -239,7 +269,9 @@ impl Task {
         let (mut crowd, mut left) = (Vec::new(), Vec::new());
         loop {
             self.settle(&mut trying);
-            let wake_at = self.core.wake_at(self.setup.clock.now().boot);
+            let now = self.setup.clock.now().boot;
+            self.stamp.put(now);
+            let wake_at = self.core.wake_at(now);
             tokio::select! {
                 biased;
                 () = &mut stop => break,
@@ -251,6 +283,7 @@ impl Task {
                 _ = hung_up.recv_many(&mut left, KNOCKING) => {}
                 Some(knock) = knocks.recv() => crowd.push(knock),
                 () = wake(&*self.setup.clock, wake_at) => {}
+                () = tokio::time::sleep(LONGEST_REST) => {}
             }
             // A crowd is taken in at once; and whoever left had knocked before.
             while crowd.len() <= KNOCKING

@@ -3,10 +3,14 @@
 use std::{
     fmt::Write as _,
     fs,
-    os::unix::fs::{PermissionsExt, chown},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{PermissionsExt, chown},
+    },
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use b2binpay_simulator::{Api, Simulator};
@@ -37,6 +41,8 @@ pub struct Setup {
     pub rest: String,
     /// The `allow` of the caller `tests`, which is whoever runs them.
     pub allow: Vec<&'static str>,
+    /// Where it listens, in place of its own socket.
+    pub listen: Option<String>,
     /// The callers, in place of `tests`.
     pub callers: Option<String>,
     /// Where the upstream is, in place of the simulator.
@@ -65,6 +71,7 @@ impl Default for Setup {
                 "Reflection",
                 "Admin",
             ],
+            listen: None,
             callers: None,
             base_url: None,
             callback_secret: true,
@@ -155,13 +162,14 @@ impl Home {
              [upstream.budget]\n{budget}\n\
              [credentials]\nkey_file = \"api-key\"\nsecret_file = \"api-secret\"\n{callback_secret}\n\
              [state]\ndirectory = \"{state}\"\n\
-             [[listen]]\nunix = \"{socket}\"\n\
+             [[listen]]\n{listen}\n\
              [log]\nformat = \"json\"\nlevel = \"{level}\"\n{rest}\n",
             upstream = setup.upstream,
             budget = setup.budget,
             state = state.display(),
             level = setup.log_level,
-            socket = self.socket().display(),
+            listen =
+                setup.listen.clone().unwrap_or_else(|| format!("unix = \"{}\"", self.socket().display())),
             rest = setup.rest,
         );
         let uid = nix::unistd::getuid();
@@ -195,12 +203,12 @@ impl Daemon {
 
     /// Starts one without waiting for anything.
     pub fn spawn(home: Home) -> Self {
-        Self::spawn_by(home, Command::new(env!("CARGO_BIN_EXE_b2binpay-broker")))
+        Self::spawn_by(home, clean(env!("CARGO_BIN_EXE_b2binpay-broker")))
     }
 
     /// Starts one that may have no more than this many files open.
     pub fn spawn_with_few_files(home: Home, files: u32) -> Self {
-        let mut shell = Command::new("/bin/sh");
+        let mut shell = clean("/bin/sh");
         shell.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" \"$@\""));
         shell.arg(env!("CARGO_BIN_EXE_b2binpay-broker"));
         Self::spawn_by(home, shell)
@@ -208,7 +216,7 @@ impl Daemon {
 
     /// Starts one whose files may be no longer than this many bytes, which is what a full disk looks like to it.
     pub fn spawn_with_file_limit(home: Home, bytes: usize) -> Self {
-        let mut shell = Command::new("/bin/sh");
+        let mut shell = clean("/bin/sh");
         // In blocks of 512 bytes, by POSIX.
         shell.arg("-c").arg(format!("ulimit -f {} && exec \"$0\" \"$@\"", bytes / 512));
         shell.arg(env!("CARGO_BIN_EXE_b2binpay-broker"));
@@ -218,25 +226,51 @@ impl Daemon {
     /// Starts one that is this user's, as are its files.
     pub fn spawn_as(home: Home, uid: u32) -> Self {
         give(home.path(), uid);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_b2binpay-broker"));
+        let mut command = clean(env!("CARGO_BIN_EXE_b2binpay-broker"));
         command.uid(uid).gid(uid);
         Self::spawn_by(home, command)
     }
 
     /// Starts one that another program watches over.
     pub fn spawn_under(home: Home, program: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(program);
+        let mut command = clean(program);
         command.args(arguments).arg(env!("CARGO_BIN_EXE_b2binpay-broker"));
         Self::spawn_by(home, command)
     }
 
-    fn spawn_by(home: Home, mut command: Command) -> Self {
+    /// Starts one that reports to the service manager behind `notify`, and to which that hands over `socket`, if any, under
+    /// this name.
+    pub fn spawn_supervised(
+        home: Home,
+        notify: &Path,
+        watchdog: Duration,
+        socket: Option<(&str, OwnedFd)>,
+    ) -> Self {
+        let mut shell = clean("/bin/sh");
+        // The first that is handed over is descriptor 3; and the pid stays what it is.
+        let exec = match socket {
+            Some(_) => "LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 0</dev/null",
+            None => "exec \"$0\" \"$@\"",
+        };
+        shell.arg("-c").arg(exec).arg(env!("CARGO_BIN_EXE_b2binpay-broker"));
+        shell.env("NOTIFY_SOCKET", notify).env("WATCHDOG_USEC", watchdog.as_micros().to_string());
+        let stdin = socket.map_or_else(Stdio::null, |(name, socket)| {
+            shell.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name);
+            socket.into()
+        });
+        Self::spawn_with(home, shell, stdin)
+    }
+
+    fn spawn_by(home: Home, command: Command) -> Self {
+        Self::spawn_with(home, command, Stdio::null())
+    }
+
+    fn spawn_with(home: Home, mut command: Command, stdin: Stdio) -> Self {
         let mut child = command
             .arg("serve")
             .arg("--config")
             .arg(home.config())
-            .env_clear()
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -305,6 +339,13 @@ impl Daemon {
         let secrets = Mutex::new(self.home.secrets.lock().expect("nobody panics here").clone());
         Home { folder, secrets }
     }
+}
+
+/// A program that finds nothing in its environment.
+fn clean(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear();
+    command
 }
 
 /// Gives a folder and all in it to another user.

@@ -11,6 +11,7 @@
 
 pub mod daemon;
 pub mod frames;
+pub mod manager;
 pub mod pki;
 pub mod raw;
 pub mod rpc;

@@ -79,10 +79,7 @@ pub(super) fn read(
 
 /// Reads what the TCP ports show and believe, in their order.
 pub(super) fn read_certificates(listen: &[Listen]) -> Result<Vec<Prepared>, ReloadRefused> {
-    let ports = listen.iter().filter_map(|listen| match listen {
-        Listen::Tcp { tls, .. } => Some(Prepared::read(tls)),
-        Listen::Unix { .. } => None,
-    });
+    let ports = listen.iter().filter_map(Listen::tls).map(Prepared::read);
     ports.collect::<Result<_, _>>().map_err(|error| wrong(&error))
 }
 

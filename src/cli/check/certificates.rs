@@ -8,20 +8,14 @@ use crate::{
         layout::{Cell, moment, relative},
         output::Tone,
     },
-    config::{Config, Listen},
+    config::Config,
     grpc::tls::Prepared,
 };
 
 /// A section of its own, where there are any.
 pub(super) fn certificates(config: &Config, now: Timestamp, report: &mut Report) {
-    let ports: Vec<_> = config
-        .listen
-        .iter()
-        .filter_map(|listen| match listen {
-            Listen::Tcp { address, tls } => Some((address, tls)),
-            Listen::Unix { .. } => None,
-        })
-        .collect();
+    let ports: Vec<_> =
+        config.listen.iter().filter_map(|listen| Some((listen.place(), listen.tls()?))).collect();
     if ports.is_empty() {
         return;
     }

@@ -78,7 +78,16 @@ pub(super) fn state(config: &Config, now: Now, report: &mut Report) {
 pub(super) fn sockets(config: &Config, report: &mut Report) {
     report.section("Sockets");
     for listen in &config.listen {
-        let Listen::Unix { path, mode } = listen else { continue };
+        let (path, mode) = match listen {
+            Listen::Unix { path, mode } => (path, mode),
+            Listen::Tcp { .. } => continue,
+            Listen::Systemd { name, .. } => {
+                report.note(format!(
+                    "systemd socket {name}: handed over at the start by a .socket unit with FileDescriptorName={name}"
+                ));
+                continue;
+            }
+        };
         let shown = path.display();
         let directory = path.parent().unwrap_or(Path::new("/"));
         if !writable_directory(directory, "RuntimeDirectory=", report) {

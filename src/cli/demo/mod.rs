@@ -23,6 +23,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{Config, Environment, LogFormat},
     hardening::protect_memory,
+    service_manager::HandedOver,
     telemetry::start_logging,
 };
 
@@ -135,7 +136,7 @@ fn broker(home: &DemoHome, log: bool) -> Result<Bound, DemoFailed> {
         start_logging(LogFormat::Auto, config.log.level);
     }
     let loaded = config.read_credentials(&Environment::default(), clock.now().wall)?;
-    Ok(app::build(config, Environment::default(), &loaded, &clock)?)
+    Ok(app::build(config, Environment::default(), &loaded, HandedOver::default(), &clock)?)
 }
 
 fn greet(simulator: &Simulator, home: &DemoHome, api: DemoApi, out: &mut dyn Write) -> io::Result<()> {

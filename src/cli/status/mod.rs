@@ -27,9 +27,10 @@ const REST_OF_LINE: &str = "\u{1b}[K";
 const REST_OF_SCREEN: &str = "\u{1b}[J";
 
 const EXIT_CODES: &str = "\
-The exit code says whether the broker answered, not how it is; for that, look at `ready` and `state` of --json.
+The exit code says whether the broker answered, not how it is; for that, add --ready, or look at `ready` and `state` of --json.
 
-Exit codes: 0 done, 1 failed, 2 usage, 69 the broker can't be reached, 77 not allowed (Admin:GetStatus)";
+Exit codes: 0 done, 1 failed, 2 usage, 69 the broker can't be reached (with --ready: or has no token), 77 not allowed \
+(Admin:GetStatus)";
 
 /// Show how the broker is
 #[derive(clap::Args, Debug)]
@@ -41,6 +42,9 @@ pub(super) struct StatusArgs {
     /// Again each second, until Ctrl-C
     #[arg(long)]
     watch: bool,
+    /// Exit with 69 where no token can be handed out: for a container's health check
+    #[arg(long, conflicts_with = "watch")]
+    ready: bool,
     #[command(flatten)]
     remote: Remote,
 }
@@ -55,21 +59,24 @@ pub(super) fn run(args: &StatusArgs) -> Exit {
                 _ = tokio::signal::ctrl_c() => Ok(Exit::Done),
             }
         } else {
-            Ok(conclude(&status(args, &client, look).await?, Exit::Done))
+            let (ready, text) = status(args, &client, look).await?;
+            Ok(conclude(&text, if args.ready && !ready { Exit::Unavailable } else { Exit::Done }))
         }
     })
 }
 
-async fn status(args: &StatusArgs, client: &Client, look: Look) -> Result<String, Exit> {
+/// Whether tokens can be handed out, and what to show.
+async fn status(args: &StatusArgs, client: &Client, look: Look) -> Result<(bool, String), Exit> {
     let report = Report::from(client.status().await.map_err(|error| refused(&error))?);
-    Ok(if args.json { json_line(&report) } else { text::text(&report, SystemClock.now().wall, look) })
+    let text = if args.json { json_line(&report) } else { text::text(&report, SystemClock.now().wall, look) };
+    Ok((report.ready, text))
 }
 
 async fn watch(args: &StatusArgs, client: Client, look: Look) -> Result<Exit, Exit> {
     let redraws = look.terminal && !args.json;
     let mut first = true;
     loop {
-        let status = status(args, &client, look).await?;
+        let (_, status) = status(args, &client, look).await?;
         let shown = match (redraws, first) {
             (true, first) => screen(&status, first),
             (false, true) => status,

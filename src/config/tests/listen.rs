@@ -40,7 +40,7 @@ fn a_port_needs_all_its_files() {
     assert_eq!(
         errors_after_minimal("[[listen]]\ntcp = \"0.0.0.0:7443\"\n"),
         ["cert", "key", "client_ca"].map(|key| format!(
-            "7:1: listen.{key} is missing: over TCP both sides show certificates; write tcp, cert, key and client_ca"
+            "7:1: listen.{key} is missing: over TCP both sides show certificates; write cert, key and client_ca"
         ))
     );
     assert_eq!(
@@ -90,8 +90,47 @@ fn a_place_is_a_socket_or_a_port_and_has_what_belongs_to_it() {
     assert_eq!(
         errors_after_minimal("[[listen]]\ncert = \"server.pem\"\n"),
         [
-            "7:1: this [[listen]] doesn't say where; write unix = and the socket's path, or tcp = and an address with its port"
+            "7:1: this [[listen]] doesn't say where; write unix = and the socket's path, tcp = and an address with its port, or systemd = and the FileDescriptorName= of a .socket unit"
         ]
+    );
+}
+
+#[test]
+fn a_socket_of_the_service_manager_has_a_name_and_over_tcp_its_files() {
+    let config = right(&format!(
+        "{MINIMAL}[[listen]]\nsystemd = \"broker\"\n[[listen]]\nsystemd = \"port\"\n{TLS}min_tls = \"1.2\"\n"
+    ));
+    let [Listen::Systemd { name, tls: None }, Listen::Systemd { name: port, tls: Some(tls) }] =
+        &config.listen[..]
+    else {
+        panic!("{:?}", config.listen)
+    };
+    assert_eq!((name.as_str(), port.as_str(), tls.tls12), ("broker", "port", true));
+    assert_eq!(
+        errors_after_minimal("[[listen]]\nsystemd = \"a:b\"\nmode = \"0666\"\n"),
+        [
+            "8:11: listen.systemd is the FileDescriptorName= of a .socket unit: 1 to 255 ASCII characters without a colon, such as \"broker\"",
+            "9:8: listen.mode is for a Unix socket of the broker's own; that of the service manager has the SocketMode= of its unit",
+        ]
+    );
+    assert_eq!(
+        errors_after_minimal(
+            "[[listen]]\nsystemd = \"a\"\nunix = \"/run/a\"\n[[listen]]\ntcp = \"0.0.0.0:1\"\nsystemd = \"b\"\n"
+        ),
+        [
+            "8:11: listen.systemd stands beside listen.unix: write a [[listen]] for each of them",
+            "12:11: listen.systemd stands beside listen.tcp: write a [[listen]] for each of them",
+        ]
+    );
+    assert_eq!(
+        errors_after_minimal("[[listen]]\nsystemd = \"a\"\ncert = \"server.pem\"\n"),
+        ["key", "client_ca"].map(|key| format!(
+            "7:1: listen.{key} is missing: over TCP both sides show certificates; write cert, key and client_ca"
+        ))
+    );
+    assert_eq!(
+        errors_after_minimal("[[listen]]\nsystemd = \"a\"\n[[listen]]\nsystemd = \"a\"\n"),
+        ["9:1: another [[listen]] is at the same place"]
     );
 }
 

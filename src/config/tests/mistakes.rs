@@ -83,14 +83,13 @@ fn a_key_in_the_wrong_section_is_shown_the_right_one() {
 
 #[test]
 fn what_a_later_version_will_know_is_no_typing_mistake() {
-    let text = "[[listen]]\nsystemd = \"broker\"\nunix = \"/run/a\"\n[[caller]]\nname = \"a\"\nunix_user = \"1\"\n\
-                allow = [\"Health\"]\n[http]\nlisten = \"127.0.0.1:9464\"\n[ha]\n";
+    let text = "[[caller]]\nname = \"a\"\nunix_user = \"1\"\nallow = [\"Health\"]\n[http]\n\
+                listen = \"127.0.0.1:9464\"\n[ha]\n";
     assert_eq!(
         errors_after_minimal(text),
         [
-            "8:1: listen.systemd is not part of this version: take it out",
-            "14:2: http is not part of this version: take it out",
-            "16:2: ha is not part of this version: take it out",
+            "11:2: http is not part of this version: take it out",
+            "13:2: ha is not part of this version: take it out",
         ]
     );
 }
@@ -335,7 +334,7 @@ fn sockets_have_paths_that_the_kernel_takes() {
         [
             "8:8: listen.unix is longer than the 107 bytes that a socket's path can have",
             "10:8: listen.unix must be an absolute path, such as \"/run/b2binpay-broker/broker.sock\"",
-            "11:1: this [[listen]] doesn't say where; write unix = and the socket's path, or tcp = and an address with its port",
+            "11:1: this [[listen]] doesn't say where; write unix = and the socket's path, tcp = and an address with its port, or systemd = and the FileDescriptorName= of a .socket unit",
             "15:1: another [[listen]] is at the same place",
         ]
     );

@@ -28,9 +28,14 @@ impl Accounts for Host {
     fn user(&self, name: &str) -> io::Result<Option<u32>> {
         match name {
             "broken" => Err(io::Error::other("the name service is down")),
-            _ => Ok(HashMap::from([("payouts", 1000), ("b2binpay-operators", 1001), ("nobody", 65534)])
-                .get(name)
-                .copied()),
+            _ => Ok(HashMap::from([
+                ("root", 0),
+                ("payouts", 1000),
+                ("b2binpay-operators", 1001),
+                ("nobody", 65534),
+            ])
+            .get(name)
+            .copied()),
         }
     }
 

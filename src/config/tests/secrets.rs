@@ -103,7 +103,7 @@ fn the_supervisor_s_credentials_come_first_but_only_under_plain_names() {
 
 #[test]
 fn a_file_that_others_can_get_at_is_warned_of() {
-    for mode in [0o640, 0o604, 0o620, 0o666] {
+    for mode in [0o644, 0o604, 0o620, 0o666] {
         let files = Files::minimal();
         fs::set_permissions(files.folder.join("secret"), fs::Permissions::from_mode(mode)).unwrap();
         let warnings = files.read(MINIMAL).unwrap().warnings;
@@ -111,7 +111,7 @@ fn a_file_that_others_can_get_at_is_warned_of() {
             warnings.iter().map(|warning| files.short(warning)).collect::<Vec<_>>(),
             [format!(
                 "line 6:15: credentials.secret_file (FOLDER/secret): others than the owner can get at the file, its mode is \
-                 {mode:04o}; run chmod 600"
+                 {mode:04o}; run chmod 600, or chmod 640 where its group is the broker's alone"
             )]
         );
     }

@@ -59,6 +59,26 @@ pub enum CannotListen {
         /// What the system said.
         error: io::Error,
     },
+    /// The service manager handed over something else than the configuration says.
+    #[error("listen.systemd = \"{name}\": the socket that the service manager handed over {what}")]
+    Unfit {
+        /// Its name.
+        name: String,
+        /// What is wrong with it, and what to do.
+        what: String,
+    },
+    /// The service manager handed over no socket of this name.
+    #[error(
+        "listen.systemd = \"{name}\": the service manager handed over no socket of this name ({}); write \
+         FileDescriptorName={name} into the .socket unit, and start that unit and not the program by hand",
+        if given.is_empty() { "it handed over none".to_owned() } else { format!("those it did: {}", given.join(", ")) }
+    )]
+    NotHandedOver {
+        /// The name.
+        name: String,
+        /// The names of those that it did hand over.
+        given: Vec<String>,
+    },
     /// Anything else.
     #[error("{}: can't listen: {error}; the directory must exist and belong to the broker's user", path.display())]
     Failed {

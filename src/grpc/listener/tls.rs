@@ -85,18 +85,29 @@ impl TlsDoor {
             Ok((socket.local_addr()?, socket))
         };
         let (bound, socket) = open().map_err(|error| CannotListen::Port { address, error })?;
+        Ok(Self::new(socket, bound.to_string(), material, limits, clock))
+    }
+
+    /// The door on a socket that is open.
+    pub(super) fn new(
+        socket: TcpListener,
+        place: String,
+        material: Arc<TlsMaterial>,
+        limits: &Limits,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let mut report = tokio::time::interval(REPORT_EVERY);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self {
+        Self {
             socket,
-            place: bound.to_string(),
+            place,
             entry: Entry { material, clock, timeout: limits.handshake_timeout },
             most: limits.max_handshakes,
             handshakes: JoinSet::new(),
             under_way: UnderWay::default(),
             failures: Failures::default(),
             report,
-        })
+        }
     }
 
     fn meet(&mut self, stream: TcpStream, address: SocketAddr) {

@@ -15,16 +15,29 @@ use crate::{
 
 /// A Unix socket that accepts connections.
 pub(super) struct UnixDoor {
+    /// What is removed when the door closes, and before it does. `None` for the socket of somebody else, at whose path
+    /// callers go on queueing.
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    own: Option<OwnSocket>,
     socket: UnixListener,
-    path: PathBuf,
     place: String,
+}
+
+/// A socket that this process made.
+struct OwnSocket {
+    path: PathBuf,
     /// Device and inode, so as to remove no other's socket.
     identity: (u64, u64),
 }
 
 impl UnixDoor {
     pub(super) fn new(socket: UnixListener, path: PathBuf, identity: (u64, u64)) -> Self {
-        Self { socket, place: path.display().to_string(), path, identity }
+        Self { socket, place: path.display().to_string(), own: Some(OwnSocket { path, identity }) }
+    }
+
+    /// The door on a socket that somebody else made and keeps.
+    pub(super) fn on_inherited(socket: UnixListener, place: String) -> Self {
+        Self { socket, place, own: None }
     }
 }
 
@@ -52,7 +65,7 @@ impl Wire for UnixStream {
     fn forget_bytes(&self) {}
 }
 
-impl Drop for UnixDoor {
+impl Drop for OwnSocket {
     fn drop(&mut self) {
         // A successor may have put its own in place.
         let ours = std::fs::symlink_metadata(&self.path)
