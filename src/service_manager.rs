@@ -1,6 +1,6 @@
 //! systemd, or whoever speaks as it does: the sockets that it hands over, and what it is told.
 //!
-//! Where there is none, nothing is handed over and telling does nothing. Sources: sd_listen_fds(3), sd_notify(3).
+//! Where there is none, nothing is handed over and telling does nothing. Sources: `sd_listen_fds(3)`, `sd_notify(3)`.
 
 use std::{
     io,

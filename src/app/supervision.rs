@@ -182,8 +182,8 @@ mod tests {
         let (asked, mut is_asked) = mpsc::unbounded_channel();
         let (let_go, held) = threads::channel();
         let (keeper, task) = keeper(Arc::new(Wedge { asked, let_go: Mutex::new(held) }));
-        let (hears, mut heard) = mpsc::unbounded_channel();
-        tokio::spawn(feed(keeper.clone(), WITHIN, Arc::new(Hears(hears)), Arc::new(SystemClock)));
+        let (teller, mut heard) = mpsc::unbounded_channel();
+        tokio::spawn(feed(keeper.clone(), WITHIN, Arc::new(Hears(teller)), Arc::new(SystemClock)));
         tokio::spawn(task);
         is_asked.recv().await.unwrap();
         // What was told while it could still take a turn.
@@ -212,9 +212,9 @@ mod tests {
     #[tokio::test]
     async fn a_keeper_that_only_waits_for_the_upstream_is_alive() {
         let (keeper, task) = keeper(Arc::new(Silent));
-        let (hears, mut heard) = mpsc::unbounded_channel();
+        let (teller, mut heard) = mpsc::unbounded_channel();
         let began = keeper.last_turn();
-        tokio::spawn(feed(keeper, WITHIN, Arc::new(Hears(hears)), Arc::new(SystemClock)));
+        tokio::spawn(feed(keeper, WITHIN, Arc::new(Hears(teller)), Arc::new(SystemClock)));
         tokio::spawn(task);
         sleep_until(&SystemClock, began + WITHIN / 2).await;
         while heard.try_recv().is_ok() {}

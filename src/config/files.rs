@@ -228,9 +228,9 @@ impl Reader<'_> {
     }
 }
 
-/// Who can get at a file of a secret that should not. Its owner may, and may let those of a private group read: one that
-/// goes with a user of the same name, as packages make them for their services.
-fn exposure(metadata: &Metadata) -> Option<String> {
+/// Who can get at a file of a secret that should not, and what to do. Its owner may, and may let those of a private group
+/// read: one that goes with a user of the same name, as packages make them for their services.
+pub fn exposure(metadata: &Metadata) -> Option<String> {
     let gid = Gid::from_raw(metadata.gid());
     let group = Group::from_gid(gid).ok().flatten();
     let is_private = group.as_ref().is_some_and(|group| {

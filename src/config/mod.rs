@@ -38,7 +38,7 @@ pub use self::{
     callers::{Accounts, SystemAccounts},
     credentials::{CredentialFile, CredentialFiles, PreviousFiles},
     errors::{ConfigErrors, FileProblem, FileProblems, Position, Problem, Warning},
-    files::{CredentialErrors, CredentialSource, LoadedCredentials, UnreadableCredential},
+    files::{CredentialErrors, CredentialSource, LoadedCredentials, UnreadableCredential, exposure},
     keys::{KEYS, Key, Kind, Range, Unset},
     listen::{Listen, NamedFile, TlsFiles},
     reference::reference,

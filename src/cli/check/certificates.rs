@@ -42,7 +42,7 @@ pub(super) fn certificates(config: &Config, now: Timestamp, report: &mut Report)
             let ends = certificate.not_after;
             let ends = ends.map(|until| format!("{} ({})", moment(until), relative(until, now)));
             report.row([
-                address.to_string().into(),
+                address.clone().into(),
                 certificate.role.to_string().into(),
                 certificate.names.join(" ").into(),
                 ends.unwrap_or_else(|| "never".to_owned()).into(),

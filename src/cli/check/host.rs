@@ -3,10 +3,7 @@
 use std::{
     fs::{self, Metadata},
     io,
-    os::unix::{
-        fs::{FileTypeExt, MetadataExt},
-        net::UnixStream,
-    },
+    os::unix::fs::MetadataExt,
     path::Path,
 };
 
@@ -20,7 +17,7 @@ use crate::{
         output::Tone,
     },
     clock::{Now, SystemClock},
-    config::{Config, Listen},
+    config::Config,
     policy::{Permission, Rule, Selector},
     state::{CallRecordFile, LockdownFlag},
 };
@@ -71,44 +68,6 @@ pub(super) fn state(config: &Config, now: Now, report: &mut Report) {
             report.ok(format!("{path}: the record of call times{}", last.unwrap_or_default()));
         }
         (Ok(()), _) => {}
-    }
-}
-
-/// The sockets that are to be opened.
-pub(super) fn sockets(config: &Config, report: &mut Report) {
-    report.section("Sockets");
-    for listen in &config.listen {
-        let (path, mode) = match listen {
-            Listen::Unix { path, mode } => (path, mode),
-            Listen::Tcp { .. } => continue,
-            Listen::Systemd { name, .. } => {
-                report.note(format!(
-                    "systemd socket {name}: handed over at the start by a .socket unit with FileDescriptorName={name}"
-                ));
-                continue;
-            }
-        };
-        let shown = path.display();
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        if !writable_directory(directory, "RuntimeDirectory=", report) {
-            continue;
-        }
-        if fs::metadata(directory).is_ok_and(|found| found.mode() & 0o001 == 0) {
-            report.warning(format!(
-                "{}: closed to other users: callers can't get at the socket in it; run chmod o+x, unless all of them are of \
-                 its group",
-                directory.display()
-            ));
-        }
-        match fs::symlink_metadata(path) {
-            Ok(found) if !found.file_type().is_socket() => report.error(format!(
-                "{shown}: there is something that is no socket; remove it, or choose another path in [[listen]]"
-            )),
-            Ok(_) if UnixStream::connect(path).is_ok() => report.note(format!(
-                "{shown}: a process listens here now; another broker would not start before it ends"
-            )),
-            Ok(_) | Err(_) => report.ok(format!("{shown}: can be opened, with mode {mode:04o}")),
-        }
     }
 }
 

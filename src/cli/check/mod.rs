@@ -3,14 +3,18 @@
 //! It reads what `serve` reads and looks where `serve` writes, as the user who runs it, and changes nothing. The report
 //! is its result, errors included, and so stands on stdout.
 
+mod access;
 mod certificates;
 mod host;
 mod online;
 mod report;
+mod sockets;
+mod time;
 mod trail;
 
 use std::{path::Path, sync::Arc};
 
+use access::ServiceUser;
 use report::Report;
 
 use super::{
@@ -87,13 +91,18 @@ fn offline(file: &Path, clock: &Arc<dyn Clock>, report: &mut Report) -> Option<(
     for warning in &config.warnings {
         report.warning(placed(&config, warning));
     }
-    let credentials = credentials(&config, clock, report);
+    let user = ServiceUser::of(&config);
+    if let Some(user) = &user {
+        access::files(&config, user, report);
+    }
+    let credentials = credentials(&config, clock, user.as_ref(), report);
     let upstream = credentials.and_then(|credentials| upstream(&config, credentials, clock, report));
     host::state(&config, clock.now(), report);
     trail::trail(&config, report);
-    host::sockets(&config, report);
+    sockets::sockets(&config, report);
     certificates::certificates(&config, clock.now().wall, report);
     host::callers(&config, report);
+    time::clock(report);
     upstream.map(|upstream| (config, upstream))
 }
 
@@ -103,7 +112,12 @@ fn placed(config: &Config, Warning { position, message }: &Warning) -> String {
     format!("{}{position}: {message}", config.file.display())
 }
 
-fn credentials(config: &Config, clock: &Arc<dyn Clock>, report: &mut Report) -> Option<LoadedCredentials> {
+fn credentials(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    user: Option<&ServiceUser>,
+    report: &mut Report,
+) -> Option<LoadedCredentials> {
     report.section("Credentials");
     let now = clock.now().wall;
     match config.read_credentials(&Environment::from_process(), now) {
@@ -116,6 +130,15 @@ fn credentials(config: &Config, clock: &Arc<dyn Clock>, report: &mut Report) -> 
                     source.path.display(),
                     written.unwrap_or_default()
                 ));
+                if let Some(user) = user {
+                    let what = format!("credentials.{}", source.name);
+                    user.look(
+                        &what,
+                        &source.path,
+                        ", unless systemd hands it over (LoadCredential=)",
+                        report,
+                    );
+                }
             }
             if let Some((_, until)) = &loaded.previous {
                 report.note(format!("signs of the previous ones are accepted until {until}"));

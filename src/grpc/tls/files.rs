@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
 };
 
 use nix::fcntl::OFlag;
@@ -15,7 +15,7 @@ use rustls::pki_types::{
 };
 use zeroize::Zeroizing;
 
-use crate::config::{FileProblem, FileProblems, NamedFile};
+use crate::config::{FileProblem, FileProblems, NamedFile, exposure};
 
 /// The largest file that is read. Lists of revoked certificates are the largest there are.
 const LARGEST: u64 = 16 << 20;
@@ -89,7 +89,8 @@ pub(super) fn problem(file: &NamedFile, fault: FileFault) -> FileProblem<FileFau
 /// What a file held, and whether others than its owner may read it.
 pub(super) struct Content {
     pub(super) bytes: Zeroizing<Vec<u8>>,
-    pub(super) mode: u32,
+    /// Who can get at it that should not get at a secret.
+    pub(super) exposure: Option<String>,
 }
 
 pub(super) fn read(file: &NamedFile) -> Result<Content, FileFault> {
@@ -109,7 +110,7 @@ pub(super) fn read(file: &NamedFile) -> Result<Content, FileFault> {
     if u64::try_from(bytes.len()).is_ok_and(|length| length > LARGEST) {
         return Err(FileFault::TooLarge);
     }
-    Ok(Content { bytes, mode: metadata.mode() & 0o777 })
+    Ok(Content { bytes, exposure: exposure(&metadata) })
 }
 
 /// The certificates in a file; at least one.
@@ -129,8 +130,8 @@ fn all<T: PemObject>(file: &NamedFile, what: &'static str, label: &'static str) 
     if found.is_empty() { Err(FileFault::Nothing(what, label)) } else { Ok(found) }
 }
 
-/// The private key in a file, and the file's mode.
-pub(super) fn key(file: &NamedFile) -> Result<(PrivateKeyDer<'static>, u32), FileFault> {
+/// The private key in a file, and who can get at that who should not.
+pub(super) fn key(file: &NamedFile) -> Result<(PrivateKeyDer<'static>, Option<String>), FileFault> {
     let content = read(file)?;
     if is_encrypted(&content.bytes) {
         return Err(FileFault::EncryptedKey);
@@ -139,7 +140,7 @@ pub(super) fn key(file: &NamedFile) -> Result<(PrivateKeyDer<'static>, u32), Fil
         pem::Error::NoItemsFound => FileFault::Nothing("private key", "PRIVATE KEY"),
         _ => FileFault::NotPem,
     })?;
-    Ok((key, content.mode))
+    Ok((key, content.exposure))
 }
 
 /// Both ways in which PEM says that a key has a passphrase.

@@ -59,17 +59,11 @@ impl Prepared {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut warnings = Vec::new();
         let mut certified = None;
-        if let (Some(chain), Some((key, mode))) = (chain, key) {
-            if mode & 0o077 != 0 {
-                warnings.push(Warning {
-                    position: Some(files.key.position),
-                    message: format!(
-                        "{} ({}): others than the owner can get at the private key, its mode is {mode:04o}; run chmod 600",
-                        files.key.key,
-                        files.key.path.display()
-                    ),
-                });
-            }
+        if let (Some(chain), Some((key, exposure))) = (chain, key) {
+            warnings.extend(exposure.map(|exposure| Warning {
+                position: Some(files.key.position),
+                message: format!("{} ({}): {exposure}", files.key.key, files.key.path.display()),
+            }));
             let made = certified_key(&provider, chain, key);
             certified = reading.note(&files.key, made);
         }
