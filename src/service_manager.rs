@@ -107,12 +107,12 @@ fn states(notice: &Notice) -> Vec<NotifyState<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::os::unix::net::UnixDatagram;
 
     use super::*;
 
     fn socket() -> OwnedFd {
-        File::open("/dev/null").unwrap().into()
+        UnixDatagram::unbound().unwrap().into()
     }
 
     #[test]
