@@ -31,7 +31,7 @@ async fn kill_9_in_a_loop_never_makes_a_sixteenth_call_in_a_minute() {
         let daemon = Daemon::start_in(home).await;
         if restarts % 2 == 0 {
             // A caller that wants a token now, as its supervisor's other children would.
-            let _ = daemon.caller().token_for(Duration::ZERO, "", Some(Duration::from_millis(400))).await;
+            let _ = daemon.raw_caller().await.token_for(Duration::ZERO, "", Duration::from_millis(400)).await;
         }
         home = daemon.kill().await;
         restarts += 1;
@@ -77,7 +77,8 @@ async fn what_one_process_spent_the_next_one_knows() {
     assert_eq!(record.matches("\ncall ").count(), 1, "{record}");
     assert!(!record.contains("eyJ") && !record.contains("demo-api"), "{record}");
     let daemon = Daemon::start_in(home).await;
-    let refused = daemon.caller().token_for(Duration::ZERO, "", Some(Duration::from_secs(1))).await.refused();
+    let refused =
+        daemon.raw_caller().await.token_for(Duration::ZERO, "", Duration::from_secs(1)).await.refused();
     assert_eq!(refused.reason, "BUDGET_EXHAUSTED");
     let budget = daemon.caller().status().await.unwrap().budget.unwrap();
     assert_eq!((budget.limit, budget.used, budget.available), (15, 1, 0));
@@ -100,7 +101,8 @@ async fn a_corrupt_record_means_an_empty_bucket_and_is_told() {
     let daemon = Daemon::start_in(home).await;
     daemon.logged("the record of earlier calls to the upstream can't be believed").await;
     let caller = daemon.caller();
-    let refused = caller.token_for(Duration::ZERO, "", Some(Duration::from_secs(1))).await.refused();
+    let refused =
+        daemon.raw_caller().await.token_for(Duration::ZERO, "", Duration::from_secs(1)).await.refused();
     assert_eq!(refused.reason, "BUDGET_EXHAUSTED");
     assert!(refused.retry_after.is_some_and(|after| after <= INTERVAL), "{refused:?}");
     let status = caller.status().await.unwrap();
@@ -138,7 +140,8 @@ async fn a_record_that_can_not_be_kept_leaves_no_burst_and_no_hole_for_restarts(
     let mut home = Home::new(&simulator, &setup);
     for _ in 0..5 {
         let daemon = Daemon::start_in(home).await;
-        let refused = daemon.caller().token_for(Duration::ZERO, "", Some(Duration::from_millis(500))).await;
+        let refused =
+            daemon.raw_caller().await.token_for(Duration::ZERO, "", Duration::from_millis(500)).await;
         assert_eq!(refused.refused().reason, "BUDGET_EXHAUSTED");
         home = daemon.kill().await;
     }
@@ -167,13 +170,14 @@ async fn greedy_callers_get_a_lane_and_the_schedule_keeps_its_own() {
     let world = World::with(settings, setup).await;
     let caller = world.caller();
     caller.token().await.unwrap();
+    let raw = world.daemon.raw_caller().await;
     let greedy = tokio::spawn(async move {
-        let soon_over = Some(Duration::from_millis(100));
+        let soon_over = Duration::from_millis(100);
         loop {
             if let Ok(token) = caller.token().await {
-                let _ = caller.token_for(Duration::ZERO, &token.token_id, soon_over).await;
+                let _ = raw.token_for(Duration::ZERO, &token.token_id, soon_over).await;
             }
-            let _ = caller.token_for(Duration::from_millis(17_900), "", soon_over).await;
+            let _ = raw.token_for(Duration::from_millis(17_900), "", soon_over).await;
         }
     });
     // At the start, at most one for the greedy, and the schedule's after half of each lifetime.

@@ -317,7 +317,7 @@ async fn starting_is_answered_while_the_first_token_is_on_its_way() {
     simulator.inject(Fault::new(FaultKind::Hang).until_cleared());
     let daemon = Daemon::start(&simulator, Setup::default()).await;
     soon("the first try", simulator.wait_for_calls(1)).await;
-    let refused = daemon.caller().token_for(Duration::ZERO, "", Some(SECOND)).await.refused();
+    let refused = daemon.raw_caller().await.token_for(Duration::ZERO, "", SECOND).await.refused();
     assert_passes(&refused, "STARTING", "the broker has just started and has no token yet");
 }
 

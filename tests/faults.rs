@@ -424,7 +424,8 @@ async fn a_stranger_spends_the_limit(form: RetryAfter) {
         }
     });
     scene.caller.in_state(BrokerState::Degraded).await;
-    let refused = scene.caller.token_for(Duration::from_secs(27), "", Some(Duration::from_millis(600))).await;
+    let raw = scene.daemon.raw_caller().await;
+    let refused = raw.token_for(Duration::from_secs(27), "", Duration::from_millis(600)).await;
     let refused = refused.refused();
     assert_eq!((refused.code, refused.reason.as_str()), (Code::Unavailable, "UPSTREAM_THROTTLED"));
     assert!(refused.retry_after.is_some(), "{refused:?}");

@@ -101,7 +101,8 @@ async fn one_reporter_waits_and_the_others_have_the_token_in_hand() {
     soon("the login", world.simulator.wait_for_calls(2)).await;
     assert_eq!(world.daemon.raw_caller().await.token_in_hand().await.unwrap().token_id, first.token_id);
     // The same caller's word counts once, however often it gives it.
-    assert!(caller.token_for(NO_NEED, &first.token_id, Some(Duration::from_millis(300))).await.is_err());
+    let raw = world.daemon.raw_caller().await;
+    assert!(raw.token_for(NO_NEED, &first.token_id, Duration::from_millis(300)).await.is_err());
     assert_eq!(world.daemon.raw_caller().await.token_in_hand().await.unwrap().token_id, first.token_id);
     assert!(!reporting.is_finished());
     assert_ne!(reporting.await.unwrap().unwrap().token_id, first.token_id);

@@ -1,5 +1,7 @@
 //! A connection without manners: it sends what a proper gRPC client would not, and leaves the deadline to the broker.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -144,6 +146,21 @@ impl RawCaller {
     /// The token in hand. A deadline this short leaves no time to wait, so whoever gets a token has not waited.
     pub async fn token_in_hand(&self) -> Result<GetAccessTokenResponse, Refused> {
         self.token_within("1n", &GetAccessTokenRequest::default()).await
+    }
+
+    /// A token of at least this validity that is not the rejected one, asked for with a deadline that nobody but the broker
+    /// looks at: a proper client may give the call up just before the broker's answer comes.
+    pub async fn token_for(
+        &self,
+        min_validity: Duration,
+        rejected: &str,
+        timeout: Duration,
+    ) -> Result<GetAccessTokenResponse, Refused> {
+        let request = GetAccessTokenRequest {
+            min_validity: Some(min_validity.try_into().expect("a duration")),
+            rejected_token_id: rejected.to_owned(),
+        };
+        self.token_within(&format!("{}m", timeout.as_millis()), &request).await
     }
 
     /// A token, with this `grpc-timeout`, which nobody but the broker looks at.

@@ -168,14 +168,6 @@ impl Caller {
         answer.map(tonic::Response::into_inner).map_err(Refused::from)
     }
 
-    /// The same with a deadline. Who gives it up then, the broker or the client, is a race.
-    pub async fn reload_within(&self, timeout: Duration) -> Result<ReloadResponse, Status> {
-        let mut admin = BrokerAdminServiceClient::new(self.channel.clone());
-        let mut request = Request::new(ReloadRequest {});
-        request.set_timeout(timeout);
-        soon("an end of Reload", admin.reload(request)).await.map(tonic::Response::into_inner)
-    }
-
     /// Locks out one caller, or everyone.
     pub async fn lockdown(&self, caller: Option<&str>, reason: &str) -> Result<LockdownResponse, Refused> {
         let mut admin = BrokerAdminServiceClient::new(self.channel.clone());
