@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio::{sync::Semaphore, task::JoinSet};
 
-/// How many daemons run at a time. Most of them wait most of the time.
-const AT_A_TIME: usize = 32;
+/// How many daemons run at a time. Most of them wait most of the time; with more, the simulators of a busy machine answer
+/// later than the daemons wait, and a case shows that instead of its own fault.
+const AT_A_TIME: usize = 16;
 
 /// Runs every case, and fails with the names of those that did.
 pub async fn all_pass<F>(cases: impl IntoIterator<Item = (String, F)>)
