@@ -12,7 +12,8 @@ out=target/dist made=target/package
 tool() {
     local name=$1 version=$2
     [[ -x $tools/bin/$name && $(cat "$tools/$name.version" 2>/dev/null) == "$version" ]] && return
-    cargo install --quiet --locked --root "$tools" --target-dir target/ci/build "$name@$version"
+    # A quick build: they run for a second.
+    cargo install --debug --quiet --locked --root "$tools" --target-dir target/ci/build "$name@$version"
     echo "$version" >"$tools/$name.version"
 }
 
