@@ -17,7 +17,12 @@ use b2binpay_simulator::{
     settings::{Generation, Limit},
 };
 use nix::sys::signal::Signal;
-use support::{Answered, Caller, Daemon, Refused, Setup, World, generous, soon, told, users::may_be_others};
+use support::{
+    Answered, Caller, Daemon, Refused, Setup, World, generous,
+    raw::{GET_STATUS, LOCKDOWN, RELOAD, UNLOCK, VERIFY_SIGN},
+    soon, told,
+    users::may_be_others,
+};
 use tonic::{Code, Streaming};
 
 /// The user of another caller than whoever runs the tests.
@@ -103,6 +108,53 @@ async fn open_connections_and_streams_are_judged_by_the_new_policy_at_once() {
         futures_util::future::poll_immediate(untouched.message()).await.is_none(),
         "the others' streams go on"
     );
+}
+
+#[tokio::test]
+async fn a_call_that_began_before_its_caller_lost_the_right_to_it_does_nothing_when_its_message_comes() {
+    let world = World::of(Api::V3).await;
+    let admin = world.caller();
+    admin.token().await.unwrap();
+    admin.lockdown(None, "stolen laptop").await.unwrap();
+    let raw = world.daemon.raw_caller().await;
+    let mut begun = Vec::new();
+    for path in [UNLOCK, LOCKDOWN, RELOAD, GET_STATUS, VERIFY_SIGN] {
+        begun.push((path, raw.begin(path).await));
+    }
+    let setup = Setup { allow: vec!["WatchAccessToken", "Admin:GetStatus"], ..Setup::default() };
+    world.daemon.home.configure(&world.simulator, &setup);
+    admin.reload().await.unwrap();
+    for (path, call) in begun {
+        let answer = call.end(&[]).await;
+        if path == GET_STATUS {
+            assert!(answer.error.is_none(), "what is still allowed goes on");
+            continue;
+        }
+        let refused = answer.refused();
+        let told = (refused.code, refused.reason.as_str());
+        assert_eq!(told, (Code::PermissionDenied, "METHOD_NOT_ALLOWED"), "{path}: {refused:?}");
+    }
+    assert_eq!(admin.state().await, BrokerState::LockedDown);
+}
+
+#[tokio::test]
+async fn a_reload_that_waits_for_another_is_judged_by_what_that_one_decided() {
+    let world = World::of(Api::V3).await;
+    // The first login is over: the next call is the proof.
+    world.caller().token().await.unwrap();
+    let admin = world.daemon.raw_caller().await;
+    rotate(&world.simulator);
+    world.daemon.home.write_credentials(&world.simulator);
+    let setup = Setup { allow: vec!["GetAccessToken", "Admin:GetStatus"], ..Setup::default() };
+    world.daemon.home.configure(&world.simulator, &setup);
+    world.simulator.inject(Fault::new(FaultKind::LateAnswer { by: Duration::from_secs(2) }));
+    let next = world.simulator.next_call();
+    world.daemon.signal(Signal::SIGHUP);
+    soon("the proof", next).await;
+    let refused = admin.send(RELOAD, &[], &[]).await.unwrap().refused();
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "METHOD_NOT_ALLOWED"));
+    let status = world.caller().status().await.unwrap();
+    assert_eq!(status.credentials.unwrap().generation, 2, "the first one is in force");
 }
 
 #[tokio::test]
@@ -329,8 +381,7 @@ async fn reloads_that_come_while_one_is_under_way_wait_and_signals_are_one_more(
     let next = world.simulator.next_call();
     world.daemon.signal(Signal::SIGHUP);
     soon("the proof", next).await;
-    let refused =
-        impatient.send(support::raw::RELOAD, &[("grpc-timeout", "300m")], b"").await.unwrap().refused();
+    let refused = impatient.send(RELOAD, &[("grpc-timeout", "300m")], b"").await.unwrap().refused();
     assert_eq!(refused.reason, "DEADLINE_TOO_SHORT", "{refused:?}");
     world.daemon.logged("another reload was under way").await;
     for _ in 0..5 {

@@ -34,6 +34,7 @@ use crate::{
     config::{CredentialSource, Environment, LoadedCredentials},
     grpc::tls::{Prepared, TlsMaterial},
     keeper::{Proved, Replacement, TokenKeeper},
+    policy::Permission,
 };
 
 /// How long before its deadline a reload that waits for another is given up, so that the answer arrives within it.
@@ -118,7 +119,8 @@ impl Reloader {
 impl Reload for Reloader {
     fn reload(&self, requester: Requester, deadline: Option<BootInstant>) -> Reloading<'_> {
         Box::pin(async move {
-            let in_force = match self.turn(deadline).await {
+            let turn = self.turn(deadline).await;
+            let in_force = match turn.and_then(|turn| self.shared.may_still(&requester).map(|()| turn)) {
                 Ok(turn) => turn,
                 Err(refused) => return self.shared.noted(&requester, Err(refused)),
             };
@@ -147,6 +149,15 @@ impl Shared {
             Err(refused) => Err(refused),
         };
         self.noted(requester, outcome)
+    }
+
+    /// Judges whoever asked for a reload again when its turn has come: the one before may have taken the right to it away. Who
+    /// was revoked by that loses its connection, and what waits on it is dropped.
+    fn may_still(&self, requester: &Requester) -> Result<(), ReloadRefused> {
+        let Some((_, peer)) = requester.caller() else { return Ok(()) };
+        let broker = self.broker.upgrade().ok_or(ReloadRefused::ShuttingDown)?;
+        let judged = broker.authorize(peer, &[Permission::AdminReload]);
+        judged.map(drop).map_err(ReloadRefused::NotAllowed)
     }
 
     /// Tells of the end of a reload.

@@ -10,6 +10,7 @@ use crate::{
     caller::{CallerName, Peer},
     clock::BootInstant,
     keeper::NotReplaced,
+    policy::Denial,
 };
 
 /// Who wants a reload.
@@ -87,6 +88,9 @@ pub enum ReloadRefused {
     /// Another reload was under way until the deadline of this one.
     #[error("nothing was changed: another reload was under way for as long as this one could wait")]
     AnotherUnderWay,
+    /// Whoever asked for it lost the right to it while it waited for its turn.
+    #[error("nothing was changed: {0}")]
+    NotAllowed(Denial),
     /// The broker ends.
     #[error("nothing was changed: the broker is stopping")]
     ShuttingDown,
@@ -101,6 +105,7 @@ impl ReloadRefused {
             Self::NotProved(NotReplaced::NotProved(_)) => "CREDENTIALS_NOT_PROVED",
             Self::NotProved(NotReplaced::BudgetExhausted { .. }) => "BUDGET_EXHAUSTED",
             Self::NotProved(NotReplaced::Busy) | Self::AnotherUnderWay => "BUSY",
+            Self::NotAllowed(denial) => denial.word(),
             Self::ReadTooSlowly { .. } | Self::StillReading => "FILES_UNREADABLE",
             Self::NotProved(NotReplaced::ShuttingDown) | Self::ShuttingDown => "SHUTTING_DOWN",
         }

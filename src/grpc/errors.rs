@@ -204,6 +204,7 @@ fn short(message: &str) -> String {
 
 pub(super) fn not_reloaded(refused: &ReloadRefused) -> Status {
     let (reason, retry_after) = match refused {
+        ReloadRefused::NotAllowed(denial) => return denied(denial),
         ReloadRefused::Configuration(_) => (ErrorReason::ConfigurationInvalid, None),
         ReloadRefused::RestartNeeded { .. } => (ErrorReason::RestartNeeded, None),
         ReloadRefused::NotProved(why) => match why {

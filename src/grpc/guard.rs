@@ -40,16 +40,26 @@ pub(super) struct Admitted {
     /// What its connection is told when it carries a token.
     pub(super) carried: Carried,
     counts_as: AtomicUsize,
+    broker: Arc<Broker>,
+    /// What any one of lets in.
+    permissions: &'static [Permission],
+    /// The latest when it was let in.
+    ruling: Ruling,
 }
 
 impl Admitted {
-    fn new(
-        caller: CallerName,
-        (peer, known): (Arc<Peer>, Known),
-        carried: Carried,
-        permission: Permission,
-    ) -> Self {
-        Self { caller, peer, known, carried, counts_as: AtomicUsize::new(permission as usize) }
+    /// Who sends it, judged now that its message is whole. That may have taken half a minute, and who was removed meanwhile,
+    /// or whose certificate was revoked, has nothing done for it any more.
+    pub(super) fn judged(&self) -> Result<CallerName, Status> {
+        if self.broker.ruling() == self.ruling && self.is_who_it_was() {
+            return Ok(self.caller.clone());
+        }
+        self.authorized(self.permissions)
+    }
+
+    /// Who sends it, if it may now do something that any one of `permissions` allows.
+    pub(super) fn authorized(&self, permissions: &[Permission]) -> Result<CallerName, Status> {
+        self.broker.authorize(&self.known.now(), permissions).map_err(|denial| denied(&denial))
     }
 
     /// Whether its peer is still believed to be who it was when the request came.
@@ -144,6 +154,8 @@ impl<S> Guard<S> {
 
     /// Who may call what, and the place that the call takes; or the answer to who may not.
     fn admit(&self, request: &Request<Body>) -> Result<(Admitted, Method, Open), Status> {
+        // Read before it is judged: what changes from here on is seen.
+        let ruling = self.broker.ruling();
         let Some(known) = request.extensions().get::<Known>() else {
             return Err(ErrorReason::Internal.status("the listener did not say who the peer is"));
         };
@@ -168,7 +180,17 @@ impl<S> Guard<S> {
             Ok((caller, open)) => {
                 // A request that came without a connection, in a test, tells nobody.
                 let carried = request.extensions().get().cloned().unwrap_or_default();
-                Ok((Admitted::new(caller, (peer, known), carried, permission), method, open))
+                let admitted = Admitted {
+                    caller,
+                    peer,
+                    known,
+                    carried,
+                    counts_as: AtomicUsize::new(permission as usize),
+                    broker: Arc::clone(&self.broker),
+                    permissions: method.permissions,
+                    ruling,
+                };
+                Ok((admitted, method, open))
             }
             Err(denial) => {
                 if let Some(caller) = denial.caller() {
@@ -194,13 +216,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // Read before it is judged: what changes from here on is seen.
-        let ruling = self.broker.ruling();
         let (admitted, method, open) = match self.admit(&request) {
             Ok(admitted) => admitted,
             Err(status) => return Box::pin(async move { Ok(status.into_http()) }),
         };
         let party = Party { broker: Arc::clone(&self.broker), known: admitted.known.clone(), method };
+        let ruling = admitted.ruling;
         let counted = Arc::clone(&self.broker);
         let admitted = Arc::new(admitted);
         request.extensions_mut().insert(Arc::clone(&admitted));

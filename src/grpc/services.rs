@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use super::{
     convert,
     deadline::deadline,
-    errors::{ErrorReason, bad_field, denied, not_reloaded, refused, unverifiable},
+    errors::{ErrorReason, bad_field, not_reloaded, refused, unverifiable},
     guard::Admitted,
     proto::{
         GetAccessTokenRequest, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse, LockdownRequest,
@@ -38,16 +38,18 @@ impl Tokens {
     }
 }
 
-fn admitted<T>(request: &Request<T>) -> Result<Arc<Admitted>, Status> {
+/// Who sent it, and may still: the guard let it in when its headers came, and now its message is here. Every handler begins
+/// with this.
+fn sent_by<T>(request: &Request<T>) -> Result<(CallerName, Arc<Admitted>), Status> {
     // The guard puts it there for every request that it lets through.
     let missing = || ErrorReason::Internal.status("the request did not pass the guard");
-    request.extensions().get::<Arc<Admitted>>().cloned().ok_or_else(missing)
+    let admitted = request.extensions().get::<Arc<Admitted>>().cloned().ok_or_else(missing)?;
+    Ok((admitted.judged()?, admitted))
 }
 
-/// Who sent it, for what outlasts the request.
-fn caller_of<T>(request: &Request<T>) -> Result<(CallerName, Arc<Peer>), Status> {
-    let admitted = admitted(request)?;
-    Ok((admitted.caller.clone(), Arc::clone(&admitted.peer)))
+/// The same, for what outlasts the request.
+fn requester<T>(request: &Request<T>) -> Result<(CallerName, Arc<Peer>), Status> {
+    sent_by(request).map(|(caller, admitted)| (caller, Arc::clone(&admitted.peer)))
 }
 
 fn token_request(request: &Request<GetAccessTokenRequest>, broker: &Broker) -> Result<TokenRequest, Status> {
@@ -69,11 +71,11 @@ impl TokenBrokerService for Tokens {
         &self,
         request: Request<GetAccessTokenRequest>,
     ) -> Result<Response<GetAccessTokenResponse>, Status> {
-        let admitted = admitted(&request)?;
-        let Admitted { caller, peer, carried, .. } = &*admitted;
+        let (caller, admitted) = sent_by(&request)?;
+        let Admitted { peer, carried, .. } = &*admitted;
         let asked = token_request(&request, &self.broker)?;
         let token =
-            self.broker.access_token(caller, peer, asked).await.map_err(|refusal| refused(&refusal))?;
+            self.broker.access_token(&caller, peer, asked).await.map_err(|refusal| refused(&refusal))?;
         carried.a_token();
         let now = self.broker.now();
         Ok(Response::new(convert::token(&token, &self.broker.upstream_of(&token), now)))
@@ -86,10 +88,10 @@ impl TokenBrokerService for Tokens {
         &self,
         request: Request<WatchAccessTokenRequest>,
     ) -> Result<Response<Self::WatchAccessTokenStream>, Status> {
-        let admitted = admitted(&request)?;
-        let Admitted { caller, peer, .. } = &*admitted;
-        let watch = self.broker.watch(caller, Arc::clone(peer)).map_err(|refusal| refused(&refusal))?;
-        let watching = (watch, Arc::clone(&admitted));
+        let (caller, admitted) = sent_by(&request)?;
+        let peer = Arc::clone(&admitted.peer);
+        let watch = self.broker.watch(&caller, peer).map_err(|refusal| refused(&refusal))?;
+        let watching = (watch, admitted);
         let stream = stream::unfold(watching, async |(mut watch, admitted)| {
             let (token, reason) = match watch.next().await? {
                 Ok(told) => told,
@@ -114,8 +116,7 @@ impl TokenBrokerService for Tokens {
         &self,
         request: Request<VerifySignRequest>,
     ) -> Result<Response<VerifySignResponse>, Status> {
-        let admitted = admitted(&request)?;
-        let Admitted { caller, peer, .. } = &*admitted;
+        let (_, admitted) = sent_by(&request)?;
         let asked = request.get_ref();
         let (permission, subject) = match &asked.subject {
             Some(verify_sign_request::Subject::Callback(body)) => {
@@ -138,10 +139,10 @@ impl TokenBrokerService for Tokens {
             }
         };
         admitted.count_as(permission);
-        self.broker.authorize(peer, &[permission]).map_err(|denial| denied(&denial))?;
+        let caller = admitted.authorized(&[permission])?;
         let max_age = convert::span("max_age", asked.max_age)?;
-        let found =
-            self.broker.verify(caller, peer, subject, max_age).map_err(|error| unverifiable(&error))?;
+        let found = self.broker.verify(&caller, &admitted.peer, subject, max_age);
+        let found = found.map_err(|error| unverifiable(&error))?;
         Ok(Response::new(convert::finding(found)))
     }
 }
@@ -198,7 +199,7 @@ impl BrokerAdminService for Admin {
         &self,
         request: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
-        admitted(&request)?;
+        sent_by(&request)?;
         let now = self.broker.now().wall;
         let in_force: Vec<_> = self.ports.iter().map(|port| port.current()).collect();
         let certificates = in_force.iter().flat_map(|port| port.facts());
@@ -207,7 +208,7 @@ impl BrokerAdminService for Admin {
     }
 
     async fn reload(&self, request: Request<ReloadRequest>) -> Result<Response<ReloadResponse>, Status> {
-        let (caller, peer) = caller_of(&request)?;
+        let (caller, peer) = requester(&request)?;
         let deadline = deadline(request.metadata(), self.broker.now().boot)?;
         let outcome = self.reload.reload(Requester::Caller(caller, peer), deadline).await;
         let Reloaded { changes, notes, generation } = outcome.map_err(|refused| not_reloaded(&refused))?;
@@ -218,13 +219,13 @@ impl BrokerAdminService for Admin {
         &self,
         request: Request<LockdownRequest>,
     ) -> Result<Response<LockdownResponse>, Status> {
-        let (caller, peer) = caller_of(&request)?;
+        let (caller, peer) = requester(&request)?;
         let asked = request.get_ref();
         self.locked_down(asked, (caller, peer)).await.map(Response::new)
     }
 
     async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
-        let (caller, peer) = caller_of(&request)?;
+        let (caller, peer) = requester(&request)?;
         self.unlocked(request.get_ref(), (caller, peer)).await.map(Response::new)
     }
 }

@@ -1,14 +1,16 @@
 //! A connection without manners: it sends what a proper gRPC client would not, and leaves the deadline to the broker.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{FutureExt, StreamExt};
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, sync::oneshot, task::JoinHandle};
 use tonic::Status;
 
 use b2binpay_broker::grpc::proto::{GetAccessTokenRequest, GetAccessTokenResponse};
@@ -45,7 +47,7 @@ pub const METHODS: [&str; 11] = [
 /// An HTTP/2 connection to the broker.
 #[derive(Clone)]
 pub struct RawCaller {
-    connection: SendRequest<Full<Bytes>>,
+    connection: SendRequest<UnsyncBoxBody<Bytes, Infallible>>,
 }
 
 /// A caller that asks for so many tokens, has no room for the answers, and neither reads nor closes from then on: what it
@@ -110,11 +112,22 @@ impl RawCaller {
         headers: &[(&str, &str)],
         message: &[u8],
     ) -> Result<RawAnswer, hyper::Error> {
-        let mut body = BytesMut::with_capacity(message.len() + 5);
-        body.put_u8(0);
-        body.put_u32(u32::try_from(message.len()).expect("a short message"));
-        body.put_slice(message);
-        self.send_body(path, headers, body.freeze()).await
+        self.send_body(path, headers, framed(message)).await
+    }
+
+    /// Begins a call, and leaves its message for later. The broker has let it in, or not, when this returns.
+    pub async fn begin(&self, path: &'static str) -> BegunCall {
+        let (message, coming) = oneshot::channel();
+        let coming = coming.into_stream().filter_map(|message| std::future::ready(message.ok()));
+        let body = StreamBody::new(coming.map(|message| Ok(Frame::data(message)))).boxed_unsync();
+        let asking = self.clone();
+        let (begun, on_its_way) = oneshot::channel();
+        let answer = tokio::spawn(async move { asking.exchange(path, &[], body, Some(begun)).await });
+        on_its_way.await.expect("it is on its way");
+        // A connection's calls are let in one after the other.
+        let after = self.send(GET_ACCESS_TOKEN, &[], &[]).await;
+        after.expect("an answer to the call after it");
+        BegunCall { message, answer }
     }
 
     /// Sends these bytes as the whole body of a call.
@@ -124,23 +137,35 @@ impl RawCaller {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Result<RawAnswer, hyper::Error> {
+        let exchange = self.exchange(path, headers, Full::new(body).boxed_unsync(), None);
+        soon(&format!("an answer to {path}"), exchange).await
+    }
+
+    /// Sends a call, says when its headers are on their way, and waits for its answer.
+    async fn exchange(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: UnsyncBoxBody<Bytes, Infallible>,
+        begun: Option<oneshot::Sender<()>>,
+    ) -> Result<RawAnswer, hyper::Error> {
         let mut request = Request::post(format!("http://localhost{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::new(body)).expect("a request");
+        let request = request.body(body).expect("a request");
         let mut connection = self.connection.clone();
-        let exchange = async {
-            connection.ready().await?;
-            let response = connection.send_request(request).await?;
-            let (head, body) = response.into_parts();
-            let body = body.collect().await?;
-            let trailers = body.trailers().cloned().unwrap_or_default();
-            Ok(answer(head.status, &head.headers, &trailers, &body.to_bytes()))
-        };
-        soon(&format!("an answer to {path}"), exchange).await
+        connection.ready().await?;
+        let response = connection.send_request(request);
+        if let Some(begun) = begun {
+            let _ = begun.send(());
+        }
+        let (head, body) = response.await?.into_parts();
+        let body = body.collect().await?;
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        Ok(answer(head.status, &head.headers, &trailers, &body.to_bytes()))
     }
 
     /// The token in hand. A deadline this short leaves no time to wait, so whoever gets a token has not waited.
@@ -180,6 +205,30 @@ impl RawCaller {
             _ => Err(answer.refused()),
         }
     }
+}
+
+/// A call whose message is not sent yet.
+pub struct BegunCall {
+    message: oneshot::Sender<Bytes>,
+    answer: JoinHandle<Result<RawAnswer, hyper::Error>>,
+}
+
+impl BegunCall {
+    /// Sends these bytes as its message.
+    pub async fn end(self, message: &[u8]) -> RawAnswer {
+        // Nobody takes it where the answer came first.
+        let _ = self.message.send(framed(message));
+        soon("an answer", self.answer).await.expect("no panic").expect("an answer")
+    }
+}
+
+/// A message behind its prefix.
+fn framed(message: &[u8]) -> Bytes {
+    let mut body = BytesMut::with_capacity(message.len() + 5);
+    body.put_u8(0);
+    body.put_u32(u32::try_from(message.len()).expect("a short message"));
+    body.put_slice(message);
+    body.freeze()
 }
 
 fn answer(http_status: StatusCode, head: &HeaderMap, trailers: &HeaderMap, body: &Bytes) -> RawAnswer {
