@@ -263,14 +263,32 @@ async fn without_its_audit_log_it_does_not_start() {
 }
 
 #[tokio::test]
+async fn who_tries_to_lock_or_unlock_and_may_not_or_makes_no_sense_has_a_line() {
+    let trail = Trail::new();
+    let World { simulator: _simulator, daemon } = World::with(generous(Api::V3), trail.setup()).await;
+    let caller = daemon.caller();
+    caller.lockdown(None, "").await.refused();
+    caller.lockdown(Some("no body"), "why").await.refused();
+    caller.unlock(Some("no body")).await.refused();
+    caller.lockdown(Some("tests"), "a test").await.unwrap();
+    caller.unlock(None).await.refused();
+    let reasons = |lines: &[Value]| -> Vec<_> { lines.iter().map(|line| line["reason"].clone()).collect() };
+    let locks = trail.has("lockdown", |lines| lines.len() == 3).await;
+    assert_eq!(reasons(&locks), [Value::from("BAD_REQUEST"), "BAD_REQUEST".into(), Value::Null]);
+    let unlocks = trail.has("unlock", |lines| lines.len() == 2).await;
+    assert_eq!(reasons(&unlocks), ["BAD_REQUEST", "LOCKED_DOWN"]);
+    assert!(unlocks.iter().all(|line| line["decision"] == "denied" && line["caller"]["name"] == "tests"));
+}
+
+#[tokio::test]
 async fn every_security_event_of_the_status_has_its_line() {
     let trail = Trail::new();
     let World { simulator: _simulator, daemon } = World::with(generous(Api::V3), trail.setup()).await;
     let caller = daemon.caller();
     let token = caller.token().await.unwrap();
     caller.token_for(Duration::ZERO, &token.token_id, None).await.unwrap();
-    caller.lockdown(Some("tests"), "a test").await.unwrap();
-    caller.unlock(Some("tests")).await.unwrap();
+    caller.lockdown(None, "a test").await.unwrap();
+    caller.unlock(None).await.unwrap();
     caller.reload().await.unwrap();
     let config = fs::read_to_string(daemon.home.config()).unwrap();
     fs::write(daemon.home.config(), format!("{config}\nnonsense = 1\n")).unwrap();

@@ -53,6 +53,36 @@ const WRITE_AGAIN: Duration = Duration::from_secs(2);
 #[error("the policy names no caller {0}; `b2binpay-broker status` lists them")]
 pub struct NoSuchCaller(pub CallerName);
 
+/// Why an unlock is refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotUnlocked {
+    /// There is no such lock, and no such caller.
+    #[error(transparent)]
+    NoSuchCaller(#[from] NoSuchCaller),
+    /// A lock lies on whoever asks, by its name.
+    #[error(
+        "caller {by} may lift no lock while it is locked out itself: since {since:.0}, by {whose}: {reason}; another \
+         administrator must run `b2binpay-broker unlock --caller {by}`",
+        since = lock.since, whose = lock.by, reason = lock.reason
+    )]
+    LockedOut {
+        /// Who asks.
+        by: CallerName,
+        /// The lock.
+        lock: Lock,
+    },
+}
+
+impl NotUnlocked {
+    /// A word for it, for programs.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::NoSuchCaller(_) => "BAD_REQUEST",
+            Self::LockedOut { .. } => "LOCKED_DOWN",
+        }
+    }
+}
+
 /// What a lockdown came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LockedDown {
@@ -192,7 +222,8 @@ impl Broker {
         Ok(LockedDown { lock: LockedOut { scope, lock }, holders, problem })
     }
 
-    /// Lets everyone or one caller in again. A lock on everyone and those on single callers are lifted each for itself.
+    /// Lets everyone or one caller in again. A lock on everyone and those on single callers are lifted each for itself. Who is
+    /// locked out by name lifts none: whoever made that lock holds it for taken over.
     ///
     /// It acts even where the flag can't be taken from the disk: somebody who may has decided, and until the flag is gone
     /// the worst is that the next process begins locked.
@@ -200,15 +231,30 @@ impl Broker {
         &self,
         scope: Scope,
         (by, peer): (&CallerName, &Peer),
-    ) -> Result<Unlocked, NoSuchCaller> {
+    ) -> Result<Unlocked, NotUnlocked> {
+        let outcome = self.lift(scope, by, peer).await;
+        outcome.inspect_err(|refused| {
+            let told = Err((refused.word(), refused.to_string()));
+            self.audit.admin(AdminAct::Unlock, Some((by, peer)), told);
+        })
+    }
+
+    async fn lift(&self, scope: Scope, by: &CallerName, peer: &Peer) -> Result<Unlocked, NotUnlocked> {
         let was_locked = self.lockdown.locks.load().of_scope(&scope).is_some();
         if !was_locked {
-            self.must_know(&scope).inspect_err(|refused| {
-                let told = Err(("BAD_REQUEST", refused.to_string()));
-                self.audit.admin(AdminAct::Unlock, Some((by, peer)), told);
-            })?;
+            self.must_know(&scope)?;
         }
-        let change = self.change_locks(|locks| locks.without(&scope)).await;
+        let own = Scope::Caller(by.clone());
+        let mut barred = None;
+        // Looked at in the same moment as the change is made: no lock on who asks comes in between and is lifted unseen.
+        let change = |locks: Locks| {
+            barred = locks.of_scope(&own).cloned();
+            if barred.is_some() { locks } else { locks.without(&scope) }
+        };
+        let change = self.change_locks(change).await;
+        if let Some(lock) = barred {
+            return Err(NotUnlocked::LockedOut { by: by.clone(), lock });
+        }
         let problem = LockState::problem_of(&self.lockdown.written.borrow(), change);
         if was_locked {
             tracing::warn!(scope = %scope, by = %by, written = problem.is_none(), "unlocked");

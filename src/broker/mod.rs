@@ -25,7 +25,7 @@ use arc_swap::ArcSwap;
 
 pub use bounds::{NoPlace, Open, OpenLimits, Place, Room, SMALL_MESSAGE};
 pub use ledger::{CallerCounts, GivenToken, Holder, LastToken, Outcome};
-pub use lockdown::{LockedDown, NoSuchCaller, Unlocked};
+pub use lockdown::{LockedDown, NoSuchCaller, NotUnlocked, Unlocked};
 pub use reload::{Reload, ReloadRefused, Reloaded, Reloading, Requester};
 pub use rulings::Ruling;
 pub use standing::{CredentialFacts, SourceFact, Standing, UpstreamFacts};

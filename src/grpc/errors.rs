@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::{
-    broker::ReloadRefused,
+    broker::{NotUnlocked, ReloadRefused},
     issuer::IssueError,
     keeper::{NotReplaced, Refusal, RefusalReason},
     lockdown::LockedOut,
@@ -222,6 +222,13 @@ pub(super) fn not_reloaded(refused: &ReloadRefused) -> Status {
         ReloadRefused::ShuttingDown => (ErrorReason::ShuttingDown, None),
     };
     reason.status_until(short(&refused.to_string()), retry_after)
+}
+
+pub(super) fn not_unlocked(refused: &NotUnlocked) -> Status {
+    match refused {
+        NotUnlocked::NoSuchCaller(error) => bad_field("caller", error.to_string()),
+        NotUnlocked::LockedOut { .. } => ErrorReason::LockedDown.status(refused.to_string()),
+    }
 }
 
 pub(super) fn locked_out(out: &LockedOut) -> Status {

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use super::{
     convert,
     deadline::deadline,
-    errors::{ErrorReason, bad_field, not_reloaded, refused, unverifiable},
+    errors::{ErrorReason, bad_field, not_reloaded, not_unlocked, refused, unverifiable},
     guard::Admitted,
     proto::{
         GetAccessTokenRequest, GetAccessTokenResponse, GetStatusRequest, GetStatusResponse, LockdownRequest,
@@ -20,6 +20,7 @@ use super::{
     tls::TlsMaterial,
 };
 use crate::{
+    audit::AdminAct,
     broker::{Broker, Reload, Reloaded, Requester, TokenRequest},
     caller::{CallerName, Peer},
     lockdown::NotAReason,
@@ -163,15 +164,31 @@ impl Admin {
         Self { broker, reload, ports }
     }
 
+    /// Puts on record who asked for what makes no sense. What does, the broker puts on record.
+    fn noted<T>(
+        &self,
+        asked: Result<T, Status>,
+        act: AdminAct,
+        by: (&CallerName, &Peer),
+    ) -> Result<T, Status> {
+        asked.inspect_err(|status| {
+            let told = Err((ErrorReason::BadRequest.as_str(), status.message().to_owned()));
+            self.broker.audit().admin(act, Some(by), told);
+        })
+    }
+
     /// Each of these two is a task of its own: a client that hangs up in between must not keep it from the record.
     async fn locked_down(
         &self,
         asked: &LockdownRequest,
         (caller, peer): (CallerName, Arc<Peer>),
     ) -> Result<LockdownResponse, Status> {
-        let scope = convert::scope(asked.caller.as_deref())?;
-        let reason =
-            asked.reason.parse().map_err(|error: NotAReason| bad_field("reason", error.to_string()))?;
+        let scope = convert::scope(asked.caller.as_deref());
+        let understood = scope.and_then(|scope| {
+            let not_one = |error: NotAReason| bad_field("reason", error.to_string());
+            Ok((scope, asked.reason.parse().map_err(not_one)?))
+        });
+        let (scope, reason) = self.noted(understood, AdminAct::Lockdown, (&caller, &peer))?;
         let broker = Arc::clone(&self.broker);
         let locking = tokio::spawn(async move { broker.lockdown(scope, reason, (&caller, &peer)).await });
         let done = locking.await.map_err(|_| ErrorReason::Internal.status("the lockdown was broken off"))?;
@@ -184,12 +201,13 @@ impl Admin {
         asked: &UnlockRequest,
         (caller, peer): (CallerName, Arc<Peer>),
     ) -> Result<UnlockResponse, Status> {
-        let scope = convert::scope(asked.caller.as_deref())?;
+        let scope =
+            self.noted(convert::scope(asked.caller.as_deref()), AdminAct::Unlock, (&caller, &peer))?;
         let broker = Arc::clone(&self.broker);
         let unlocking = tokio::spawn(async move { broker.unlock(scope, (&caller, &peer)).await });
         let done =
             unlocking.await.map_err(|_| ErrorReason::Internal.status("the unlocking was broken off"))?;
-        done.map(convert::unlocked).map_err(|error| bad_field("caller", error.to_string()))
+        done.map(convert::unlocked).map_err(|refused| not_unlocked(&refused))
     }
 }
 
