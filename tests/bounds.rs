@@ -158,6 +158,25 @@ async fn every_call_is_counted_once_those_included_that_no_service_sees() {
 }
 
 #[tokio::test]
+async fn an_operator_gets_in_and_locks_out_who_took_all_connections() {
+    if !may_be_others() {
+        return;
+    }
+    let setup = two_callers("");
+    let callers = setup.callers.unwrap().replace("Admin:GetStatus", "Admin");
+    let rest = "[limits]\nmax_connections = 2\nmax_connections_per_caller = 2\n".into();
+    let world =
+        World::with(generous(Api::V3), Setup { callers: Some(callers), rest, ..Setup::default() }).await;
+    let greedy = [world.caller(), world.caller()];
+    for caller in &greedy {
+        caller.token().await.unwrap();
+    }
+    let operator = Caller::to_as(&world.daemon.home.socket(), OTHER);
+    operator.lockdown(Some("tests"), "it takes all connections").await.unwrap();
+    assert_eq!(operator.status().await.unwrap().locks[0].caller.as_deref(), Some("tests"));
+}
+
+#[tokio::test]
 async fn a_caller_has_no_more_connections_than_it_may_and_leaves_the_rest_to_others() {
     if !may_be_others() {
         return;

@@ -30,7 +30,7 @@ use crate::{
 /// How much may be open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OpenLimits {
-    /// Connections of callers. Others have a sixteenth of that, but at least 4, beside them.
+    /// Connections of callers. Beside them, strangers have a sixteenth of that, but at least 4, and operators have 16.
     pub connections: usize,
     /// Connections of one caller.
     pub connections_per_caller: usize,
@@ -49,6 +49,10 @@ const MESSAGES_OF_ONE: usize = 32;
 
 /// And all callers together.
 const MESSAGES_OF_ALL: usize = 128;
+
+/// Connections beyond those of all callers, for callers with a permission of an operator's: who takes all the others must not
+/// keep out those who would lock them out.
+const OF_OPERATORS: usize = 16;
 
 impl OpenLimits {
     /// Connections of peers that are no callers.
@@ -139,6 +143,8 @@ pub(super) struct Bounds {
     callers: ArcSwap<HashMap<CallerName, Arc<CallerBounds>>>,
     limits: ArcSwap<OpenLimits>,
     of_callers: Arc<AtomicUsize>,
+    /// Beyond those of callers.
+    of_operators: Arc<AtomicUsize>,
     of_strangers: Arc<AtomicUsize>,
     /// Bytes of large messages on their way.
     messages: Arc<AtomicUsize>,
@@ -179,6 +185,7 @@ impl Bounds {
             callers: ArcSwap::default(),
             limits: ArcSwap::from_pointee(limits),
             of_callers: Arc::default(),
+            of_operators: Arc::default(),
             of_strangers: Arc::default(),
             messages: Arc::default(),
             clock,
@@ -236,10 +243,10 @@ impl Bounds {
             .ok_or_else(|| Denial::TooManyCalls { caller: caller.clone(), most })
     }
 
-    /// The place of a connection of this caller, or of somebody who is none.
-    pub(super) fn connection(&self, caller: Option<&CallerName>) -> Result<Place, NoPlace> {
+    /// The place of a connection of the caller of this rule, or of somebody who is none.
+    pub(super) fn connection(&self, caller: Option<&Rule>) -> Result<Place, NoPlace> {
         let limits = **self.limits.load();
-        let Some(name) = caller else {
+        let Some(Rule { name, allow, .. }) = caller else {
             let open = Open::one_more(&self.of_strangers, limits.of_strangers()).ok_or(NoPlace::Strangers)?;
             return Ok(Place { of_caller: false, _open: [open, Open::UNCOUNTED] });
         };
@@ -251,7 +258,8 @@ impl Bounds {
             .map_or(Some(Open::UNCOUNTED), |bounds| Open::one_more(&bounds.connections, most));
         let own = own.ok_or_else(|| NoPlace::Caller { name: name.clone(), most })?;
         let most = limits.connections;
-        let open = Open::one_more(&self.of_callers, most).ok_or(NoPlace::Callers { most })?;
+        let kept = || allow.of_operator().then(|| Open::one_more(&self.of_operators, OF_OPERATORS)).flatten();
+        let open = Open::one_more(&self.of_callers, most).or_else(kept).ok_or(NoPlace::Callers { most })?;
         Ok(Place { of_caller: true, _open: [open, own] })
     }
 
@@ -291,7 +299,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::{BootInstant, Now},
-        policy::{Permissions, Selector},
+        policy::{Permission, Permissions, Selector},
     };
 
     #[derive(Default)]
@@ -322,6 +330,10 @@ mod tests {
     /// How many calls get through at once.
     fn burst(bounds: &Bounds, caller: &str) -> usize {
         (0..1000).filter(|_| bounds.call(&caller.parse().unwrap()).is_ok()).count()
+    }
+
+    fn connect(bounds: &Bounds, caller: &CallerName) -> Result<Place, NoPlace> {
+        bounds.connection(Some(&rule(caller.as_str(), None)))
     }
 
     #[test]
@@ -384,12 +396,12 @@ mod tests {
     fn who_is_named_again_has_what_it_has_open() {
         let (bounds, _) = bounds(&[rule("a", None)], 1);
         let a = "a".parse().unwrap();
-        let open = (bounds.call(&a).unwrap(), [0; 2].map(|_| bounds.connection(Some(&a)).unwrap()));
+        let open = (bounds.call(&a).unwrap(), [0; 2].map(|_| connect(&bounds, &a).unwrap()));
         bounds.follow(&[rule("b", None)]);
         bounds.follow(&[rule("a", None)]);
-        assert!(bounds.call(&a).is_err() && bounds.connection(Some(&a)).is_err());
+        assert!(bounds.call(&a).is_err() && connect(&bounds, &a).is_err());
         drop(open);
-        assert!(bounds.call(&a).is_ok() && bounds.connection(Some(&a)).is_ok());
+        assert!(bounds.call(&a).is_ok() && connect(&bounds, &a).is_ok());
         // And who has nothing open is forgotten.
         bounds.follow(&[]);
         assert!(bounds.callers.load().is_empty());
@@ -401,21 +413,39 @@ mod tests {
         let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
         let strangers: Vec<_> = (0..4).map(|_| bounds.connection(None).unwrap()).collect();
         assert_eq!(bounds.connection(None).unwrap_err(), NoPlace::Strangers);
-        let of_a = [bounds.connection(Some(&a)).unwrap(), bounds.connection(Some(&a)).unwrap()];
-        assert_eq!(bounds.connection(Some(&a)).unwrap_err(), NoPlace::Caller { name: a.clone(), most: 2 });
-        let of_b = bounds.connection(Some(&b)).unwrap();
+        let of_a = [connect(&bounds, &a).unwrap(), connect(&bounds, &a).unwrap()];
+        assert_eq!(connect(&bounds, &a).unwrap_err(), NoPlace::Caller { name: a.clone(), most: 2 });
+        let of_b = connect(&bounds, &b).unwrap();
         assert!(of_b.of_caller && !strangers[0].of_caller);
-        assert_eq!(bounds.connection(Some(&b)).unwrap_err(), NoPlace::Callers { most: 3 });
+        assert_eq!(connect(&bounds, &b).unwrap_err(), NoPlace::Callers { most: 3 });
         // Who was refused has taken nothing.
         drop(of_a);
-        let of_b = [of_b, bounds.connection(Some(&b)).unwrap()];
-        assert!(bounds.connection(Some(&b)).is_err());
-        assert!(bounds.connection(Some(&a)).is_ok());
+        let of_b = [of_b, connect(&bounds, &b).unwrap()];
+        assert!(connect(&bounds, &b).is_err());
+        assert!(connect(&bounds, &a).is_ok());
         assert!(bounds.call(&a).is_ok(), "a connection is no call");
         bounds.limit(OpenLimits { connections: 2, ..limits(1) });
-        assert_eq!(bounds.connection(Some(&a)).unwrap_err(), NoPlace::Callers { most: 2 });
+        assert_eq!(connect(&bounds, &a).unwrap_err(), NoPlace::Callers { most: 2 });
         drop((of_b, strangers));
-        assert!(bounds.connection(Some(&a)).is_ok());
+        assert!(connect(&bounds, &a).is_ok());
+    }
+
+    #[test]
+    fn who_takes_all_connections_of_callers_keeps_no_operator_out() {
+        let admin = Rule { allow: [Permission::AdminLockdown].into_iter().collect(), ..rule("ops", None) };
+        let (bounds, _) = bounds(&[rule("a", None), admin.clone()], 1);
+        bounds.limit(OpenLimits { connections_per_caller: 100, ..limits(1) });
+        let a = "a".parse().unwrap();
+        let mut of_a: Vec<_> = (0..3).map(|_| connect(&bounds, &a).unwrap()).collect();
+        assert_eq!(connect(&bounds, &a).unwrap_err(), NoPlace::Callers { most: 3 });
+        let kept: Vec<_> = (0..16).map(|_| bounds.connection(Some(&admin)).unwrap()).collect();
+        assert!(kept.iter().all(|place| place.of_caller));
+        assert_eq!(bounds.connection(Some(&admin)).unwrap_err(), NoPlace::Callers { most: 3 });
+        assert!(connect(&bounds, &a).is_err());
+        of_a.pop();
+        let _shared = bounds.connection(Some(&admin)).unwrap();
+        drop(kept);
+        assert!(connect(&bounds, &a).is_err(), "what is kept is for operators alone");
     }
 
     #[test]

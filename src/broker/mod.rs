@@ -250,9 +250,10 @@ impl Broker {
 
     /// A place for a connection of this peer. That there is none is on record when this returns.
     pub fn place_for(&self, peer: &Peer) -> Result<Place, NoPlace> {
-        let caller = self.identify(peer).ok();
-        let place = self.bounds.connection(caller.as_ref());
-        place.inspect_err(|why| self.audit.connection_denied(caller.as_ref(), peer, why))
+        let policy = self.policy.load();
+        let caller = policy.admit(peer).ok();
+        let place = self.bounds.connection(caller);
+        place.inspect_err(|why| self.audit.connection_denied(caller.map(|rule| &rule.name), peer, why))
     }
 
     /// Puts on record that a connection of this peer was ended: it is no longer who it was taken for, in a word and in full.

@@ -386,7 +386,7 @@ pub const KEYS: &[Key] = &[
         path: "limits.max_connections",
         kind: Kind::Number(within(1, 65_536, "each connection takes a file descriptor")),
         unset: Unset::Is("1024"),
-        description: "How many connections of callers are served at once; more are closed at once. Processes that are no callers share a sixteenth of that, but at least 4, beside them. The default needs a limit of file descriptors (`LimitNOFILE=`) somewhat above 1024.",
+        description: "How many connections of callers are served at once; more are closed at once. Processes that are no callers share a sixteenth of that, but at least 4, beside them, and callers with a permission of `Admin:…` find 16 more when all are taken. The default needs a limit of file descriptors (`LimitNOFILE=`) somewhat above 1024.",
     },
     Key {
         path: "limits.max_connections_per_caller",

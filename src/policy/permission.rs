@@ -108,6 +108,11 @@ impl Permissions {
         word.parse().map(|permission: Permission| [permission].into_iter().collect())
     }
 
+    /// Whether any of `Admin:…` is in the set.
+    pub fn of_operator(self) -> bool {
+        self.iter().any(|permission| permission.as_str().starts_with("Admin:"))
+    }
+
     /// Those of either set.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
