@@ -193,10 +193,17 @@ impl AuditLog {
         });
     }
 
-    /// A caller got this token for the first time.
-    pub fn token_read(&self, caller: &CallerName, peer: &Peer, permission: Permission, token: TokenId) {
+    /// A caller got this token for the first time. It says of itself which credentials it was made with: those of a reload
+    /// come in hand a moment before the reload is told here.
+    pub fn token_read(
+        &self,
+        caller: &CallerName,
+        peer: &Peer,
+        permission: Permission,
+        (token, generation): (TokenId, u64),
+    ) {
         let record = self.about(Event::TokenRead).by(Some(caller), Some(peer)).token(token);
-        self.sink.write(record.method(Some(permission)).allowed());
+        self.sink.write(record.generation(generation).method(Some(permission)).allowed());
     }
 
     /// A caller got this token so many times more, from one process or several.

@@ -117,8 +117,8 @@ fn a_line_says_who_asked_for_what_and_why_not() {
     assert_eq!(kept.lines(), [expected]);
 
     let peer = host("spiffe://example.org/shop");
-    log.token_read(&name("shop"), &peer, Permission::GetAccessToken, token());
-    log.token_read(&name("erp"), &host("erp.example.org"), Permission::WatchAccessToken, token());
+    log.token_read(&name("shop"), &peer, Permission::GetAccessToken, (token(), 1));
+    log.token_read(&name("erp"), &host("erp.example.org"), Permission::WatchAccessToken, (token(), 1));
     log.token_reads(&name("shop"), token(), 17);
     let lines = kept.lines();
     assert_eq!(lines[0]["caller"]["spiffe_id"], "spiffe://example.org/shop");
@@ -324,7 +324,7 @@ fn the_documentation_has_every_event_and_every_field() {
     let (log, kept, _) = log();
     let peers = [process(1), host("a.example.org"), host("spiffe://example.org/a")];
     for peer in &peers {
-        log.token_read(&name("a"), peer, Permission::GetAccessToken, token());
+        log.token_read(&name("a"), peer, Permission::GetAccessToken, (token(), 1));
         log.call_denied(peer, Some(Permission::Health), &stranger(peer));
     }
     log.token_reads(&name("a"), token(), 2);

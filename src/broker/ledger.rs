@@ -197,9 +197,10 @@ impl Row {
     }
 
     fn given_again(&self) -> Vec<(TokenId, u64)> {
-        let last = self.last_token.load();
         let mut told = Vec::new();
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked at under the lock, which it is changed under: one that has just become the last is not forgotten.
+        let last = self.last_token.load();
         given.retain(|given| {
             let again = given.again.swap(0, Ordering::Relaxed);
             if again > 0 {

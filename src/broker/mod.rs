@@ -300,7 +300,7 @@ impl Broker {
         // On record before the lock is looked at: of several calls at once the first may be refused for a lock that those
         // after it came before, and the token may be given again when the lock is lifted. None of them would tell.
         if self.ledger.given(caller, token, self.clock.now()) {
-            self.audit.token_read(caller, peer, permission, token.id());
+            self.audit.token_read(caller, peer, permission, (token.id(), token.generation));
         }
         self.last_look(caller)
     }

@@ -248,9 +248,11 @@ where
                         response.map(|body| Body::new(OpenCall::new(WatchedBody::new(body, cut), open)))
                     );
                 }
-                // It may have waited for its token, and its caller may have lost the right to it meanwhile.
+                // It may have waited for its token, and its caller may have lost the right to it meanwhile. What failed gives
+                // none, and is on record where it failed for a lock.
                 Shape::Unary
                     if method.gives_tokens
+                        && outcome == Outcome::Ok
                         && (party.broker.ruling() != ruling || !admitted.is_who_it_was()) =>
                 {
                     if let Err(status) = party.judged_again() {
@@ -274,12 +276,16 @@ pub(super) struct Party {
 }
 
 impl Party {
-    /// Whether it may still have the answer that it was let in for.
+    /// Whether it may still have the answer that it was let in for. That it may not is on record when this returns.
     pub(super) fn judged_again(&self) -> Result<(), Status> {
         let Self { broker, known, method } = self;
-        let caller = broker.authorize(&known.now(), method.permissions).map_err(|denial| denied(&denial))?;
+        let peer = known.now();
+        let caller = broker.authorize(&peer, method.permissions).map_err(|denial| denied(&denial))?;
         match broker.locked_out(&caller).filter(|_| method.gives_tokens) {
-            Some(out) => Err(locked_out(&out)),
+            Some(out) => {
+                broker.audit().locked_out(&caller, &peer, method.permissions[0], &out);
+                Err(locked_out(&out))
+            }
             None => Ok(()),
         }
     }
