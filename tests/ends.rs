@@ -77,7 +77,7 @@ async fn tokens_that_a_remote_peer_does_not_take_leave_the_kernel_with_a_lockdow
     admin.lockdown(None, "stolen laptop").await.unwrap();
     let took = reset(&deaf).await;
     println!("reset after {took:?}");
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 /// How many tokens `payouts` was answered with.

@@ -189,8 +189,10 @@ async fn garbage_in_a_file_keeps_what_was_and_is_told_once() {
     replace(&port.file("server.key"), &renewed.key);
     port.daemon.logged("the private key is not that of the first certificate").await;
     assert!(port.payouts().caller().token().await.is_ok());
+    let in_force = |log: &str| log.matches("in force from now on").count();
+    let before = in_force(&port.daemon.log());
     replace(&port.file("server.pem"), &renewed.cert);
-    port.daemon.logged("in force from now on").await;
+    port.daemon.logged_so_that("the new certificate is in force", |log| in_force(log) > before).await;
     let stream = port.payouts().connect().await.unwrap();
     let shown = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
     let expected = rustls::pki_types::pem::PemObject::from_pem_slice(renewed.cert.as_bytes());
@@ -243,7 +245,7 @@ async fn who_has_an_authority_that_is_believed_no_more_is_ended() {
 #[tokio::test]
 async fn who_has_a_certificate_that_ends_is_ended_with_it() {
     let port = Port::open().await;
-    let short = port.clients.issue(&Says { until: 6, ..Says::uri(PAYOUTS) });
+    let short = port.clients.issue(&Says { until: 15, ..Says::uri(PAYOUTS) });
     let mut stream = port.client(&short).caller().watch().await.unwrap();
     soon("a token", stream.message()).await.unwrap();
     ended(&mut stream).await;
