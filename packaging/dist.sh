@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that a release hands out, in target/dist: the Debian package, a tarball, a bill of materials (CycloneDX), and
-# checksums of all. The tools that it needs go into target/ci. The same sources give the same tarball.
+# checksums of all. The tools that it needs go into target/ci.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -61,7 +61,7 @@ cp -r "$made/completions" proto systemd "$tree/"
 cp "$made"/man/*.1 "$tree/man/"
 cp docs/*.md docs/*.toml "$tree/docs/"
 cp packaging/sysusers.conf "$tree/systemd/sysusers.conf"
-tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -C "$made" -c "$name" | gzip -n >"$out/$name.tar.gz"
+tar --sort=name --mode=u=rwX,go=rX --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -C "$made" -c "$name" | gzip -n >"$out/$name.tar.gz"
 
 (cd "$out" && sha256sum -- * >SHA256SUMS)
 ls -l "$out"

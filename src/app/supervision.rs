@@ -62,11 +62,13 @@ pub(super) async fn feed(
 ) {
     // Often enough that one notice may come late.
     let mut often = tokio::time::interval(within / 4);
+    // A keeper that is well rests a second.
+    let fresh = (within / 2).max(Duration::from_secs(2));
     let mut late = false;
     loop {
         often.tick().await;
         let rested = clock.now().boot.saturating_since(keeper.last_turn());
-        if rested < within / 2 {
+        if rested < fresh {
             late = false;
             tell(&manager, vec![Notice::Alive]).await;
         } else if !std::mem::replace(&mut late, true) {
@@ -187,7 +189,7 @@ mod tests {
         tokio::spawn(task);
         is_asked.recv().await.unwrap();
         // What was told while it could still take a turn.
-        let half_way = keeper.last_turn() + WITHIN / 2;
+        let half_way = keeper.last_turn() + WITHIN / 2 + WITHIN / 8;
         sleep_until(&SystemClock, half_way).await;
         while heard.try_recv().is_ok() {}
         assert_eq!(fed(&mut heard).await, None);

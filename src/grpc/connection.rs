@@ -53,6 +53,10 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// The largest message still comes in five turns.
 const WINDOW: u32 = 64 * 1024;
 
+/// How long a peer that was accepted just before the broker stops may take for its preface. It is served then, and told to go:
+/// closed without a word, its call would be lost, where one that was still in the queue waits for the next process.
+const LAST_GREETING: Duration = Duration::from_millis(500);
+
 /// How long a stream that its caller has lost the right to may wait for its peer to take the news.
 const STALLED: Duration = Duration::from_secs(5);
 
@@ -96,9 +100,13 @@ pub(super) async fn connection<S: Wire>(
     drain: CancellationToken,
 ) {
     // Until its preface is complete, a peer is nobody yet, and gets no more than these few bytes of memory.
+    let turned_away = async {
+        drain.cancelled().await;
+        tokio::time::sleep(LAST_GREETING).await;
+    };
     let greeted = tokio::select! {
         greeted = tokio::time::timeout(limits.first_byte_timeout, greets(&mut stream)) => greeted,
-        () = drain.cancelled() => return,
+        () = turned_away => return,
     };
     if !matches!(greeted, Ok(Ok(true))) {
         tracing::debug!(%peer, "no HTTP/2 preface; connection closed");

@@ -108,7 +108,11 @@ class Machine:
     def end(self):
         if self.nspawn:
             self.nspawn.terminate()
-            self.nspawn.wait(timeout=DEADLINE)
+            try:
+                self.nspawn.wait(timeout=DEADLINE)
+            except subprocess.TimeoutExpired:
+                self.nspawn.kill()
+                self.nspawn.wait()
         for mounted in (self.root, self.work):
             subprocess.run(["umount", "-l", mounted], check=False, capture_output=True)
         self.work.rmdir()

@@ -101,27 +101,34 @@ def test_the_package_installs_starts_nothing_and_says_what_to_do(machine, packag
 
 def test_units_are_as_strict_as_they_say(machine):
     for unit in (UNIT, "b2binpay-broker@.service"):
-        path = f"/lib/systemd/system/{unit}"
+        path = f"/usr/lib/systemd/system/{unit}"
         machine.ok("systemd-analyze", "security", "--offline=yes", "--threshold=14", path)
-    said = machine.run("systemd-analyze", "verify", f"/lib/systemd/system/{UNIT}")
-    assert "b2binpay" not in said.stderr.replace("man b2binpay-broker(1)", ""), said.stderr
+    for unit in (UNIT, "b2binpay-broker.socket", "b2binpay-broker@x.service", "b2binpay-broker@x.socket"):
+        machine.ok("systemd-analyze", "verify", "--man=no", unit)
 
 
 def test_without_credentials_it_does_not_run_and_says_which_file_is_missing(machine):
     assert machine.run("systemctl", "start", UNIT).returncode != 0
     assert machine.show(UNIT, "ExecMainStatus") == "78"
     assert machine.show(UNIT, "NRestarts") == "0", "it does not mend itself"
-    journal = machine.journal("-u", UNIT)
-    assert "credentials.key_file" in journal and f"{SETTINGS}/api-key" not in machine.run("ls", SETTINGS).stdout
-    machine.ok("systemctl", "stop", "b2binpay-broker.socket")
+    assert "credentials.key_file: there is no such file" in machine.journal("-u", UNIT)
     machine.ok("systemctl", "reset-failed", UNIT)
+
+
+def test_who_waits_for_a_service_that_cannot_start_is_refused_in_the_end(machine):
+    machine.ok("systemctl", "start", "b2binpay-broker.socket")
+    waiting = machine.start("b2binpay-broker", "token", "--timeout", "60s", user="payer", stderr=subprocess.PIPE)
+    until(lambda: machine.show("b2binpay-broker.socket", "ActiveState") == "failed", "systemd gives it up")
+    _, told = waiting.communicate(timeout=60)
+    assert waiting.returncode == 69, told
+    machine.ok("systemctl", "reset-failed", UNIT, "b2binpay-broker.socket")
 
 
 def test_it_is_active_when_it_has_a_token_and_tells_how_it_is(machine):
     put_secrets(machine)
     machine.write(f"{SETTINGS}/config.toml", configured(machine), mode=0o640)
     machine.ok("chgrp", "b2binpay-broker", f"{SETTINGS}/config.toml")
-    checked = machine.ok("b2binpay-broker", "check")
+    checked = machine.ok("b2binpay-broker", "check", "--online")
     assert "error" not in checked, checked
     fault(machine, "late_answer", "by=3s")
     starting = machine.start("systemctl", "enable", "--now", UNIT)
@@ -141,8 +148,10 @@ def test_a_start_takes_less_than_half_a_second_beside_the_upstream(machine):
     began = time.monotonic()
     machine.ok("systemctl", "start", UNIT)
     took = time.monotonic() - began
-    print(f"\nfrom `systemctl start` to active: {took * 1000:.0f} ms, the simulator's answer and nsenter included")
-    assert took < 0.5
+    began, ended = (int(machine.show(UNIT, f"{name}TimestampMonotonic")) for name in ("InactiveExit", "ActiveEnter"))
+    print(f"\nfrom `systemctl start` to active: {(ended - began) / 1000:.0f} ms by systemd, the simulator's answer included; "
+          f"{took * 1000:.0f} ms with the command's own start")
+    assert ended - began < 500_000
 
 
 # ---- callers
@@ -191,6 +200,7 @@ ExecStart=/usr/bin/install -d -o stranger -g stranger -m 700 /run/user/4002
 
 def test_killed_it_serves_again_within_two_seconds_and_keeps_the_budget(machine):
     have_calls_left(machine)
+    used = status(machine)["budget"]["used"]
     before = machine.show(UNIT, "MainPID")
     began = time.monotonic()
     machine.ok("kill", "-KILL", before)
@@ -200,6 +210,7 @@ def test_killed_it_serves_again_within_two_seconds_and_keeps_the_budget(machine)
     assert machine.show(UNIT, "MainPID") != before
     print(f"\nfrom kill -9 to a token: {took * 1000:.0f} ms")
     assert took < 2
+    assert status(machine)["budget"]["used"] > used, "the new process knows what the old one spent"
 
 
 def test_wedged_it_is_restarted_by_the_watchdog(machine):
@@ -229,6 +240,7 @@ def test_without_its_upstream_it_starts_says_so_and_gets_well_by_itself(machine)
 
 
 def test_a_reload_takes_over_new_credentials_or_says_why_not(machine):
+    have_calls_left(machine)
     generation = status(machine)["credentials"]["generation"]
     put_secret(machine, "api-secret", "not-the-secret-5a5a5a5a")
     refused = machine.run("systemctl", "reload", UNIT)
@@ -266,7 +278,7 @@ def test_a_stop_lets_a_call_under_way_finish(machine):
 def test_twenty_restarts_under_load_lose_no_call(machine):
     restarts, apart, rate = 20, 7, 200
     load = machine.start(*LOAD, SOCKET, rate, restarts * apart + 5, user="payer",
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                         stdout=subprocess.PIPE)
     assert load.stdout.readline() == "calling\n"
     pids = {machine.show(UNIT, "MainPID")}
     began = time.monotonic()
@@ -286,7 +298,7 @@ def test_twenty_restarts_under_load_lose_no_call(machine):
 
 
 def test_encrypted_credentials_need_no_file_in_the_clear(machine):
-    machine.ok("mkdir", "-p", "/etc/credstore.encrypted", f"/etc/systemd/system/{UNIT}.d")
+    machine.ok("install", "-d", "-m", "0700", "/etc/credstore.encrypted", f"/etc/systemd/system/{UNIT}.d")
     files = {"api-key": "sysd-key-2-b7a3", "api-secret": "sysd-secret-2-08d1e", "callback-secret": CALLBACK_SECRET}
     lines = ["[Service]"]
     for name, secret in files.items():
@@ -313,7 +325,6 @@ def test_two_instances_share_one_budget(machine):
         machine.ok("install", "-d", "-m", "0750", "-g", "b2binpay-broker", folder)
         machine.ok("cp", "-p", f"{SETTINGS}/config.toml", f"{folder}/config.toml")
         put_secrets(machine, "sysd-key-2-b7a3", "sysd-secret-2-08d1e", folder)
-    before = status(machine)["budget"]["used"]
     machine.ok("systemctl", "enable", "--now", "b2binpay-broker@one.service", "b2binpay-broker@two.service")
     for name in ("one", "two"):
         endpoint = f"unix:/run/b2binpay-broker/{name}/broker.sock"
@@ -321,7 +332,7 @@ def test_two_instances_share_one_budget(machine):
         until(lambda: status_text(machine, f"b2binpay-broker@{name}.service").startswith("FRESH"), "it is well")
     # Each knows of the others' calls, as soon as it looks.
     used = status(machine, "--endpoint", "unix:/run/b2binpay-broker/two/broker.sock")["budget"]["used"]
-    assert used >= 2, f"{used} used, {before} before"
+    assert used >= 3, "of the plain one's and both instances' logins it knows of fewer"
     machine.ok("systemctl", "reload", "b2binpay-broker@one.service")
 
 
