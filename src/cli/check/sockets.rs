@@ -8,7 +8,7 @@ use std::{
         fs::{FileTypeExt, MetadataExt},
         net::UnixStream,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{host::writable_directory, report::Report};
@@ -20,10 +20,53 @@ pub(super) fn sockets(config: &Config, report: &mut Report) {
         match listen {
             Listen::Unix { path, mode } => unix(path, *mode, report),
             Listen::Tcp { address, .. } => port(*address, report),
-            Listen::Systemd { name, .. } => report.note(format!(
-                "systemd socket {name}: handed over at the start by a .socket unit with FileDescriptorName={name}"
-            )),
+            Listen::Systemd { name, tls } => {
+                report.note(format!(
+                    "systemd socket {name}: handed over at the start by a .socket unit with FileDescriptorName={name}"
+                ));
+                if let Some(path) = packaged(&config.file).filter(|_| tls.is_none()) {
+                    handed_over(&path, report);
+                }
+            }
         }
+    }
+}
+
+/// Where the packaged .socket unit of this configuration listens, if it is one of those that packages make room for.
+fn packaged(config: &Path) -> Option<PathBuf> {
+    let beside = config.strip_prefix("/etc/b2binpay-broker").ok()?.parent()?;
+    Some(Path::new("/run/b2binpay-broker").join(beside).join("broker.sock"))
+}
+
+/// A socket that systemd has opened, or is to open.
+fn handed_over(path: &Path, report: &mut Report) {
+    let shown = path.display();
+    match fs::metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {
+            report.ok(format!("{shown}: open, with mode {:04o}", found.mode() & 0o777));
+            way_to(path, report);
+        }
+        Ok(_) => report.warning(format!(
+            "{shown}: this is no socket, and keeps the packaged .socket unit from making one; remove it"
+        )),
+        Err(_) => report.note(format!(
+            "{shown}: not there; the packaged .socket unit makes it: systemctl start the service, or look at where your unit's \
+             ListenStream= is"
+        )),
+    }
+}
+
+/// Whether everybody gets to it.
+fn way_to(path: &Path, report: &mut Report) {
+    let closed = path
+        .ancestors()
+        .skip(1)
+        .find(|folder| fs::metadata(folder).is_ok_and(|found| found.mode() & 0o001 == 0));
+    if let Some(closed) = closed {
+        report.warning(format!(
+            "{}: closed to other users: callers can't get at the socket in it; run chmod o+x, unless all of them are of its group",
+            closed.display()
+        ));
     }
 }
 
@@ -33,15 +76,7 @@ fn unix(path: &Path, mode: u32, report: &mut Report) {
     if !writable_directory(directory, "RuntimeDirectory=", report) {
         return;
     }
-    let closed = directory
-        .ancestors()
-        .find(|folder| fs::metadata(folder).is_ok_and(|found| found.mode() & 0o001 == 0));
-    if let Some(closed) = closed {
-        report.warning(format!(
-            "{}: closed to other users: callers can't get at the socket in it; run chmod o+x, unless all of them are of its group",
-            closed.display()
-        ));
-    }
+    way_to(path, report);
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => report.error(format!(
             "{shown}: there is something that is no socket; remove it, or choose another path in [[listen]]"
@@ -80,6 +115,8 @@ fn refused(address: SocketAddr, error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::{fs::PermissionsExt, net::UnixListener};
+
     use super::*;
     use crate::cli::output::Look;
 
@@ -88,6 +125,26 @@ mod tests {
         report.section("S");
         look(&mut report);
         report.render(Look::PLAIN)
+    }
+
+    #[test]
+    fn a_socket_of_the_package_is_looked_at_where_its_unit_makes_it() {
+        let at = |config: &str| packaged(Path::new(config)).map(|path| path.display().to_string());
+        assert_eq!(at("/etc/b2binpay-broker/config.toml").unwrap(), "/run/b2binpay-broker/broker.sock");
+        let of_instance = at("/etc/b2binpay-broker/sandbox/config.toml").unwrap();
+        assert_eq!(of_instance, "/run/b2binpay-broker/sandbox/broker.sock");
+        assert_eq!(at("/srv/config.toml"), None);
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broker.sock");
+        assert!(said_of(|report| handed_over(&path, report)).contains("not there"));
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let _theirs = UnixListener::bind(&path).unwrap();
+        let told = said_of(|report| handed_over(&path, report));
+        assert!(told.contains("open, with mode 0") && told.contains("closed to other users"), "{told}");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        assert!(said_of(|report| handed_over(&path, report)).contains("this is no socket"));
     }
 
     #[test]
@@ -106,7 +163,6 @@ mod tests {
 
     #[test]
     fn a_socket_that_callers_cannot_get_at_is_warned_of_wherever_the_way_is_closed() {
-        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("inner");
         fs::create_dir(&inner).unwrap();
