@@ -138,6 +138,54 @@ async fn a_list_that_is_forged_lets_nobody_in() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_forged_with_an_authority_s_key_id_neither_lets_in_nor_keeps_out() {
+    let clients = Authority::new("clients");
+    let bad = clients.issue(&payouts());
+    let forged =
+        Authority::new("clients").forge(&clients, Issued { at: -10, number: 99, ..Issued::default() }, &[]);
+    let genuine = clients.revoke(&[&bad]);
+    let port = port(&[&clients], [&forged, &genuine]).await;
+    let good = port.client(&clients.issue(&payouts()));
+    let come_and_go = async || {
+        assert!(port.client(&bad).greet().await.is_err());
+        assert!(good.caller().token().await.is_ok());
+    };
+    come_and_go().await;
+    port.daemon.logged("was signed by no authority of that name in listen.client_ca").await;
+    // In the very place of the genuine one, which goes on counting.
+    replace(&port.file("second.crl"), &forged);
+    port.daemon.logged("goes on counting, though its file no longer has it").await;
+    come_and_go().await;
+}
+
+#[tokio::test]
+async fn a_list_that_is_older_than_the_one_in_force_does_not_take_its_place() {
+    let clients = Authority::new("clients");
+    let [bad, worse] = [clients.issue(&payouts()), clients.issue(&payouts())];
+    let list = |number, revoked: &[&[u8]]| {
+        // The older by its number, whatever some clock said.
+        let at = -HOUR - i64::try_from(number).unwrap();
+        clients.revoke_by(Issued { at, number, ..Issued::default() }, revoked)
+    };
+    let other = Authority::new("others").revoke(&[]);
+    let port = port(&[&clients], [&list(8, &[&bad.serial]), &other]).await;
+    let good = port.client(&clients.issue(&payouts())).caller();
+    assert!(port.client(&bad).greet().await.is_err());
+    replace(&port.file("first.crl"), &list(7, &[]));
+    port.daemon.logged("is older than the one in force").await;
+    assert!(port.client(&bad).greet().await.is_err());
+    // A reload does not take it either, however often it is put there.
+    replace(&port.file("first.crl"), &list(6, &[]));
+    good.reload().await.unwrap();
+    assert!(port.client(&bad).greet().await.is_err());
+    assert!(port.client(&worse).greet().await.is_ok());
+    replace(&port.file("first.crl"), &list(9, &[&worse.serial]));
+    good.reload().await.unwrap();
+    assert!(port.client(&worse).greet().await.is_err());
+    assert!(port.client(&bad).greet().await.is_ok());
+}
+
+#[tokio::test]
 async fn who_is_revoked_along_with_a_rotation_never_gets_the_new_token() {
     let clients = Authority::new("clients");
     let port = port(&[&clients], [&clients.revoke(&[]), &Authority::new("others").revoke(&[])]).await;

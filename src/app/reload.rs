@@ -74,7 +74,8 @@ pub(super) struct ReloaderParts {
 struct Ready {
     fresh: Material,
     loaded: LoadedCredentials,
-    certificates: Vec<Prepared>,
+    /// What each port believed before these were read, and what was read.
+    certificates: Vec<(Arc<Prepared>, Prepared)>,
     standing: Standing,
     /// Other credentials, or another upstream.
     proved: Option<Proved>,
@@ -189,6 +190,7 @@ impl Shared {
         deadline: Option<BootInstant>,
     ) -> Result<Ready, ReloadRefused> {
         let (file, environment, now) = (self.file.clone(), self.environment.clone(), self.clock.now().wall);
+        let mut seen = self.believed();
         let (fresh, loaded, mut certificates) =
             self.reading.of(move || read(&file, &environment, now)).await?;
         let keys = in_force.config.needs_restart_for(&fresh.config);
@@ -214,6 +216,7 @@ impl Shared {
             changes.push(format!("{what}, proved by a login that gave token {}", proof.token()));
             proved = Some(proof);
             let listen = fresh.config.listen.clone();
+            seen = self.believed();
             certificates = self.reading.of(move || read_certificates(&listen)).await?;
         }
         let notes = fresh.config.warnings.iter().chain(&loaded.warnings);
@@ -222,7 +225,13 @@ impl Shared {
             .chain(certificates.iter().flat_map(|prepared| self.about(prepared)))
             .chain(loaded.sources.iter().filter_map(|source| self.fixed(source)))
             .collect();
+        let certificates = seen.into_iter().zip(certificates).collect();
         Ok(Ready { fresh, loaded, certificates, standing, proved, changes, notes })
+    }
+
+    /// What the ports show and believe now.
+    fn believed(&self) -> Vec<Arc<Prepared>> {
+        self.ports.iter().map(|port| port.current()).collect()
     }
 
     /// What can't fail, the new token last. Only the end of the process comes in between.
@@ -233,8 +242,11 @@ impl Shared {
         ready: Ready,
     ) -> Result<Reloaded, ReloadRefused> {
         let Ready { fresh, loaded, certificates, mut standing, proved, mut changes, mut notes } = ready;
-        for (port, prepared) in self.ports.iter().zip(certificates) {
-            changes.extend(port.replace(prepared));
+        for (port, (seen, prepared)) in self.ports.iter().zip(certificates) {
+            let Some(replaced) = port.replace(&seen, prepared) else { continue };
+            changes.push(replaced.said);
+            let warnings = replaced.warnings.iter();
+            notes.extend(warnings.map(|warning| format!("{}: {warning}", self.file.display())));
         }
         changes.extend(policy_changes(in_force.config.policy(), fresh.config.policy()));
         broker.replace_policy(fresh.config.policy().clone());

@@ -158,6 +158,16 @@ impl Authority {
 
     /// A list that revokes those of these numbers.
     pub fn revoke_by(&self, issued: Issued, serials: &[&[u8]]) -> String {
+        self.list(issued, serials, KeyIdMethod::Sha256)
+    }
+
+    /// A list that says it was signed with the key of `other`, and was not.
+    pub fn forge(&self, other: &Self, issued: Issued, serials: &[&[u8]]) -> String {
+        let key = CertificateParams::new([]).unwrap().key_identifier(other.issuer.key());
+        self.list(issued, serials, KeyIdMethod::PreSpecified(key))
+    }
+
+    fn list(&self, issued: Issued, serials: &[&[u8]], key_identifier_method: KeyIdMethod) -> String {
         let params = CertificateRevocationListParams {
             this_update: at!(issued.at),
             next_update: at!(issued.next),
@@ -172,7 +182,7 @@ impl Authority {
                     invalidity_date: None,
                 })
                 .collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
+            key_identifier_method,
         };
         params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }

@@ -65,10 +65,10 @@ pub enum FileFault {
         "a list of revoked certificates in the file can't be read: it is damaged, or of a kind that isn't known"
     )]
     BadList,
-    /// Too many keys under the same names.
+    /// Too many that may each be the one that counts.
     #[error(
-        "there are lists of too many keys of authorities with the same names: remove those of authorities that are no longer \
-         in use"
+        "there are too many lists of authorities with the same names, signed with different keys or by no authority in \
+         listen.client_ca: remove older ones, and those of authorities that are no longer in use"
     )]
     TooManyLists,
     /// What TLS itself refuses.

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -11,21 +12,11 @@ use crate::clock::Clock;
 /// How often the files are looked at: by their names, for the folders of secrets that orchestrators mount swap a link.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Puts what the files of these hold in force when they change, and tells of certificates that end. Until `stop`.
+/// Puts what the files of these hold in force when they change, and tells of certificates that end. Until `stop`. Each is
+/// followed by itself: a disk that hangs keeps only those back whose files are on it.
 pub async fn follow(materials: Vec<Arc<TlsMaterial>>, clock: Arc<dyn Clock>, stop: CancellationToken) {
-    let mut followed: Vec<_> = materials.into_iter().map(Followed::new).collect();
-    loop {
-        for one in &mut followed {
-            one.tell_of_dates(clock.now().wall);
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
-        }
-        for one in &mut followed {
-            one.look().await;
-        }
-    }
+    let each = materials.into_iter().map(|material| Followed::new(material).follow(&*clock));
+    stop.run_until_cancelled(join_all(each)).await;
 }
 
 /// One listener's material, and what was told of it.
@@ -47,6 +38,14 @@ impl Followed {
         Self { material, refused: None, told: HashMap::new() }
     }
 
+    async fn follow(mut self, clock: &dyn Clock) {
+        loop {
+            self.tell_of_dates(clock.now().wall);
+            tokio::time::sleep(EVERY).await;
+            self.look().await;
+        }
+    }
+
     async fn look(&mut self) {
         let seen = self.material.current();
         let looking = Arc::clone(&seen);
@@ -64,22 +63,30 @@ impl Followed {
         match looked.await {
             Ok(Looked::Another(prepared)) => {
                 self.refused = None;
-                for certificate in prepared.facts() {
-                    tracing::info!(
-                        path = %certificate.path.display(),
-                        names = certificate.names.join(", "),
-                        until = certificate.not_after.map(|until| until.to_string()),
-                        "{}: in force from now on",
-                        certificate.role
-                    );
-                }
-                for warning in prepared.warnings() {
-                    tracing::warn!("{warning}");
-                }
-                self.material.commit_over(&seen, *prepared);
+                self.put(&seen, *prepared);
             }
             Ok(Looked::Refused(stamps, problem)) => self.refuse(stamps, &problem),
             Ok(Looked::Same) | Err(_) => self.refused = None,
+        }
+    }
+
+    fn put(&self, seen: &Arc<Prepared>, prepared: Prepared) {
+        for warning in prepared.warnings() {
+            tracing::warn!("{warning}");
+        }
+        // Else a reload came first, and the files are looked at again.
+        let Some(replaced) = self.material.commit_over(seen, prepared) else { return };
+        for certificate in self.material.current().facts() {
+            tracing::info!(
+                path = %certificate.path.display(),
+                names = certificate.names.join(", "),
+                until = certificate.not_after.map(|until| until.to_string()),
+                "{}: in force from now on",
+                certificate.role
+            );
+        }
+        for warning in replaced.warnings {
+            tracing::warn!("{warning}");
         }
     }
 

@@ -21,8 +21,9 @@ use tokio::sync::watch;
 use super::{
     facts::{CertificateFacts, CertificateRole},
     files::{self, FileFault, TlsProblem},
+    lists::{self, List},
     names::{self, AuthorityFacts},
-    revocation::{self, List},
+    revocation,
 };
 use crate::config::{FileProblem, NamedFile, TlsFiles, Warning};
 
@@ -32,8 +33,26 @@ pub struct Prepared {
     pub(super) stamps: Stamps,
     server: Arc<ServerConfig>,
     verifier: Arc<dyn ClientCertVerifier>,
+    parts: Parts,
     facts: Vec<CertificateFacts>,
     warnings: Vec<Warning>,
+}
+
+/// What it was made of, to be made again with other lists.
+struct Parts {
+    certified: Arc<SingleCertAndKey>,
+    roots: Arc<RootCertStore>,
+    authorities: Vec<AuthorityFacts>,
+    /// The newest first.
+    lists: Vec<List>,
+}
+
+/// What came into force, in words.
+pub struct Replaced {
+    /// What was replaced.
+    pub said: String,
+    /// What of that before goes on counting, and should not have to.
+    pub warnings: Vec<Warning>,
 }
 
 /// What a listener shows and believes now. Whoever holds it can put something else in force.
@@ -67,31 +86,60 @@ impl Prepared {
             let made = certified_key(&provider, chain, key);
             certified = reading.note(&files.key, made);
         }
-        let mut verifier = None;
+        let mut believed = None;
         if let (Some((roots, known)), Some(lists)) =
             (authorities, lists.into_iter().collect::<Option<Vec<_>>>())
         {
-            let named = files.client_crls.first();
-            let (lists, replaced) = revocation::newest(lists.concat(), named);
+            let mut lists = lists.concat();
+            for list in &mut lists {
+                list.prove(&known, &provider.signature_verification_algorithms);
+            }
+            let (lists, replaced) = lists::newest(lists, files, &known);
             warnings.extend(replaced);
             warnings.extend(revocation::without_list(&files.client_ca, &known, &lists));
-            for list in &lists {
-                reading.describe(CertificateRole::RevocationList, &list.path, list.described.clone());
-            }
-            let made = revocation::client_verifier(&provider, roots, &lists);
-            verifier = reading.note(named.unwrap_or(&files.client_ca), made);
+            reading.facts.extend(lists.iter().map(List::certificate_facts));
+            let roots = Arc::new(roots);
+            let made = if revocation::too_many(&lists) {
+                Err(FileFault::TooManyLists)
+            } else {
+                revocation::client_verifier(&provider, &roots, &lists)
+            };
+            let verifier = reading.note(files.client_crls.first().unwrap_or(&files.client_ca), made);
+            believed = verifier.map(|verifier| (verifier, roots, known, lists));
         }
         let Reading { problems, facts } = reading;
-        let (Some(certified), Some(verifier), true) = (certified, verifier, problems.is_empty()) else {
+        let (Some(certified), Some(believed), true) = (certified, believed, problems.is_empty()) else {
             return Err(TlsProblem { config: files.config.clone(), problems });
         };
         let refused = |error| TlsProblem {
             config: files.config.clone(),
             problems: vec![files::problem(&files.cert, FileFault::Refused(error))],
         };
-        let server = server(provider, Arc::clone(&verifier), certified, files.tls12).map_err(refused)?;
-        let server = Arc::new(server);
-        Ok(Self { files: files.clone(), stamps, server, verifier, facts, warnings })
+        let (verifier, roots, authorities, lists) = believed;
+        let certified = Arc::new(SingleCertAndKey::from(certified));
+        let server = server(provider, Arc::clone(&verifier), Arc::clone(&certified), files.tls12);
+        let server = Arc::new(server.map_err(refused)?);
+        let parts = Parts { certified, roots, authorities, lists };
+        Ok(Self { files: files.clone(), stamps, server, verifier, parts, facts, warnings })
+    }
+
+    /// With those lists of `before` that still count beside or instead of its own; each is warned of.
+    fn over(mut self, before: &Self) -> Result<(Self, Vec<Warning>), FileFault> {
+        let provider = Arc::clone(self.server.crypto_provider());
+        let algorithms = &provider.signature_verification_algorithms;
+        let Parts { certified, roots, authorities, lists } = &self.parts;
+        let (lists, warnings) =
+            lists::keep_newer(&before.parts.lists, lists, &self.files, authorities, algorithms);
+        if warnings.is_empty() {
+            return Ok((self, warnings));
+        }
+        self.verifier = revocation::client_verifier(&provider, roots, &lists)?;
+        let server = server(provider, Arc::clone(&self.verifier), Arc::clone(certified), self.files.tls12);
+        self.server = Arc::new(server.map_err(FileFault::Refused)?);
+        self.facts.retain(|one| one.role != CertificateRole::RevocationList);
+        self.facts.extend(lists.iter().map(List::certificate_facts));
+        self.parts.lists = lists;
+        Ok((self, warnings))
     }
 
     /// The dates of all certificates in it.
@@ -128,34 +176,40 @@ impl TlsMaterial {
     }
 
     /// Puts this in force, for new connections at once. Those that stand go on, unless their certificates are no longer
-    /// believed: these end. Says what was replaced; `None`: it is what was in force.
-    pub fn replace(&self, prepared: Prepared) -> Option<String> {
+    /// believed: these end. Lists in force that are newer go on counting. `None`: it is what was in force, or was read
+    /// before what came into force since `seen` was; then whoever follows the files looks again.
+    pub fn replace(&self, seen: &Arc<Prepared>, prepared: Prepared) -> Option<Replaced> {
         let _turn = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = self.current.load();
-        if (&current.files, &current.stamps) == (&prepared.files, &prepared.stamps) {
+        let current = self.current.load_full();
+        let overtaken = !Arc::ptr_eq(&current, seen);
+        if current.files == prepared.files && (overtaken || current.stamps == prepared.stamps) {
             return None;
         }
-        let said = format!(
-            "{} and the files beside it in [[listen]] were replaced",
-            prepared.files.cert.path.display()
-        );
-        self.put(prepared);
-        Some(said)
-    }
-
-    fn put(&self, prepared: Prepared) {
-        self.current.store(Arc::new(prepared));
-        self.changed.send_replace(());
+        self.put(&current, prepared)
     }
 
     /// Puts this in force if nobody has put another in force since `seen` was.
-    pub(super) fn commit_over(&self, seen: &Arc<Prepared>, prepared: Prepared) -> bool {
+    pub(super) fn commit_over(&self, seen: &Arc<Prepared>, prepared: Prepared) -> Option<Replaced> {
         let _turn = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
-        let unchanged = Arc::ptr_eq(&self.current.load(), seen);
-        if unchanged {
-            self.put(prepared);
+        let current = self.current.load_full();
+        Arc::ptr_eq(&current, seen).then(|| self.put(&current, prepared)).flatten()
+    }
+
+    fn put(&self, current: &Prepared, prepared: Prepared) -> Option<Replaced> {
+        let path = prepared.files.cert.path.display().to_string();
+        match prepared.over(current) {
+            Ok((prepared, warnings)) => {
+                self.current.store(Arc::new(prepared));
+                self.changed.send_replace(());
+                let said = format!("{path} and the files beside it in [[listen]] were replaced");
+                Some(Replaced { said, warnings })
+            }
+            // Its lists were all taken before, and so were its keys.
+            Err(fault) => {
+                tracing::error!("{path} and the files beside it in [[listen]] stay what they were: {fault}");
+                None
+            }
         }
-        unchanged
     }
 
     /// What is in force.
@@ -214,7 +268,7 @@ impl Reading {
     fn lists(&mut self, file: &NamedFile) -> Option<Vec<List>> {
         let list = |der: CertificateRevocationListDer<'static>| {
             let (described, facts) = names::describe_list(&der).zip(names::list_facts(&der))?;
-            Some(List { der, path: file.path.clone(), described, facts })
+            Some(List { der, path: file.path.clone(), described, facts, signer: None })
         };
         let found = files::lists(file).and_then(|lists| {
             lists.into_iter().map(list).collect::<Option<Vec<_>>>().ok_or(FileFault::BadList)
@@ -250,14 +304,14 @@ fn certified_key(
 fn server(
     provider: Arc<CryptoProvider>,
     verifier: Arc<dyn ClientCertVerifier>,
-    certified: CertifiedKey,
+    certified: Arc<SingleCertAndKey>,
     tls12: bool,
 ) -> Result<ServerConfig, Error> {
     let versions: &[_] = if tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        .with_cert_resolver(certified);
     config.alpn_protocols = vec![b"h2".to_vec()];
     // A resumed session would not show its certificate again, and early data could be replayed.
     config.send_tls13_tickets = 0;

@@ -14,6 +14,7 @@
 mod facts;
 mod files;
 mod follow;
+mod lists;
 mod material;
 mod names;
 mod reasons;
@@ -25,7 +26,7 @@ mod trust;
 pub use facts::{CertificateFacts, CertificateRole, CertificateState};
 pub use files::{FileFault, TlsProblem};
 pub use follow::follow;
-pub use material::{Prepared, TlsMaterial};
+pub use material::{Prepared, Replaced, TlsMaterial};
 pub(super) use names::certified_name;
 pub(super) use reasons::{Reason, in_words};
 pub(super) use trust::Trust;

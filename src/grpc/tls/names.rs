@@ -1,9 +1,14 @@
-//! What a certificate says: names and dates.
+//! What a certificate or a list says: names and dates; and whether an authority signed it.
+
+use std::cmp::Ordering;
 
 use jiff::Timestamp;
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use x509_parser::{
+    asn1_rs::Any,
     certificate::X509Certificate,
     extensions::{GeneralName, ParsedExtension},
+    num_bigint::BigUint,
     prelude::FromDer,
     revocation_list::CertificateRevocationList,
     time::ASN1Time,
@@ -77,22 +82,24 @@ pub(super) fn describe_list(list: &[u8]) -> Option<Described> {
 pub(super) struct AuthorityFacts {
     /// Its subject, for people.
     pub(super) name: String,
-    subject: Vec<u8>,
-    key: Option<Vec<u8>>,
+    /// And as it is compared: byte by byte.
+    pub(super) subject: Vec<u8>,
+    /// Its key, with what it is for, in DER.
+    pub(super) key: Vec<u8>,
 }
 
 /// `None` if it can't be read.
 pub(super) fn authority(certificate: &[u8]) -> Option<AuthorityFacts> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let key = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(key) => Some(key.0.to_owned()),
-        _ => None,
-    });
     let subject = certificate.subject();
-    Some(AuthorityFacts { name: subject.to_string(), subject: subject.as_raw().to_owned(), key })
+    Some(AuthorityFacts {
+        name: subject.to_string(),
+        subject: subject.as_raw().to_owned(),
+        key: certificate.public_key().raw.to_owned(),
+    })
 }
 
-/// What tells a list of revoked certificates from another.
+/// What tells a list of revoked certificates from another. All of it is what the list says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct ListFacts {
     /// The issuer's name, as it is compared: byte by byte.
@@ -100,29 +107,22 @@ pub(super) struct ListFacts {
     /// The key that signed it (RFC 5280, section 5.2.1), where it says so.
     pub(super) key: Option<Vec<u8>>,
     /// Which of the issuer's certificates it is about (section 5.2.5). `None`: all.
-    scope: Option<Vec<u8>>,
+    pub(super) scope: Option<Vec<u8>>,
     written: Timestamp,
-    /// Its number (section 5.2.3), without leading zeros.
-    number: Vec<u8>,
+    /// Its number (section 5.2.3), which grows with each list of an authority's key.
+    pub(super) number: Option<BigUint>,
 }
 
 impl ListFacts {
-    /// The greater, the newer.
-    pub(super) fn age_order(&self) -> impl Ord {
-        (self.written, self.number.len(), self.number.clone())
+    /// Whether it is the newer of two that the same key signed. Its number says so; the date is that of some clock.
+    pub(super) fn is_newer_than(&self, other: &Self) -> bool {
+        let by_number =
+            self.number.as_ref().zip(other.number.as_ref()).map(|(ours, theirs)| ours.cmp(theirs));
+        by_number.unwrap_or(Ordering::Equal).then(self.written.cmp(&other.written)).is_gt()
     }
 
-    /// Whether it takes the place of `older`: the same key signed both, for the same certificates. Where a list doesn't say
-    /// which key that was, nothing is taken for granted.
-    pub(super) fn replaces(&self, older: &Self) -> bool {
-        self.key.is_some()
-            && (&self.issuer, &self.key, &self.scope) == (&older.issuer, &older.key, &older.scope)
-    }
-
-    /// Whether this authority may have signed it.
-    pub(super) fn may_be_of(&self, authority: &AuthorityFacts) -> bool {
-        let same_key = self.key.as_ref().zip(authority.key.as_ref()).is_none_or(|(a, b)| a == b);
-        self.issuer == authority.subject && same_key
+    pub(super) fn same_issuer_and_scope(&self, other: &Self) -> bool {
+        (&self.issuer, &self.scope) == (&other.issuer, &other.scope)
     }
 }
 
@@ -144,8 +144,49 @@ pub(super) fn list_facts(list: &[u8]) -> Option<ListFacts> {
         key,
         scope,
         written: instant(list.last_update())?,
-        number: list.crl_number().map(x509_parser::num_bigint::BigUint::to_bytes_be).unwrap_or_default(),
+        number: list.crl_number().cloned(),
     })
+}
+
+/// What was signed, with what, and the signature.
+pub(super) struct SignedBytes<'a> {
+    message: &'a [u8],
+    algorithm: &'a [u8],
+    signature: &'a [u8],
+}
+
+impl<'a> SignedBytes<'a> {
+    /// The three parts of a certificate or a list (RFC 5280, sections 4.1 and 5.1). `None` if they can't be read.
+    pub(super) fn of(signed: &'a [u8]) -> Option<Self> {
+        let (_, signed) = Any::from_der(signed).ok()?;
+        let (rest, _) = Any::from_der(signed.data).ok()?;
+        let message = signed.data.get(..signed.data.len() - rest.len())?;
+        let (rest, algorithm) = Any::from_der(rest).ok()?;
+        let (_, signature) = Any::from_der(rest).ok()?;
+        Some(Self { message, algorithm: algorithm.data, signature: bits(signature.data)? })
+    }
+
+    /// Whether this authority's key signed it, by an algorithm that TLS takes too.
+    pub(super) fn are_of(&self, authority: &AuthorityFacts, algorithms: &WebPkiSupportedAlgorithms) -> bool {
+        let key = || {
+            let (_, info) = Any::from_der(&authority.key).ok()?;
+            let (rest, algorithm) = Any::from_der(info.data).ok()?;
+            let (_, key) = Any::from_der(rest).ok()?;
+            Some((algorithm.data, bits(key.data)?))
+        };
+        key().is_some_and(|(kind, key)| {
+            algorithms.all.iter().any(|one| {
+                one.signature_alg_id().as_ref() == self.algorithm
+                    && one.public_key_alg_id().as_ref() == kind
+                    && one.verify_signature(key, self.message, self.signature).is_ok()
+            })
+        })
+    }
+}
+
+/// Those of a BIT STRING of whole bytes: the first tells how many bits of the last are none.
+fn bits(content: &[u8]) -> Option<&[u8]> {
+    content.split_first().filter(|(unused, _)| **unused == 0).map(|(_, bits)| bits)
 }
 
 /// When this certificate ends, if ever.

@@ -1,80 +1,42 @@
-//! Which list of revoked certificates counts, where an authority has several: the newest that its key signed.
+//! How a certificate is looked up in the lists, where an authority has several.
 //!
 //! rustls looks for a list by its issuer's name, takes the first, and refuses the certificate if that one isn't signed by
-//! the issuer's key. So lists come newest first; those that a newer one of the same key replaces are left out; and where a
-//! name has several keys, as when an authority was renewed under its old name, each key's lists have their turn at the front
-//! ([`EachInTurn`]).
+//! the issuer's key. So lists come newest first; and where a name has several keys, as when an authority was renewed under its
+//! old name, or lists that nobody is known to have signed, these have their turn at the front ([`EachInTurn`]).
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use rustls::{
     CertRevocationListError, CertificateError, DigitallySignedStruct, DistinguishedName, Error,
     RootCertStore, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime},
+    pki_types::{CertificateDer, UnixTime},
     server::{
         VerifierBuilderError, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
 
-use super::{
-    files::FileFault,
-    names::{AuthorityFacts, Described, ListFacts},
-};
+use super::{files::FileFault, lists::List, names::AuthorityFacts};
 use crate::config::{NamedFile, Warning};
 
-/// In so many orders are lists tried at most: two keys for each of four names.
+/// In so many orders are lists tried at most: two turns for each of four names.
 const MOST_ORDERS: usize = 16;
-
-/// A list, and where it was found.
-#[derive(Clone)]
-pub(super) struct List {
-    pub(super) der: CertificateRevocationListDer<'static>,
-    pub(super) path: PathBuf,
-    pub(super) described: Described,
-    pub(super) facts: ListFacts,
-}
-
-/// Puts the newest first and takes out those that are replaced by a newer one of the same key for the same certificates;
-/// these are warned of.
-pub(super) fn newest(mut lists: Vec<List>, file: Option<&NamedFile>) -> (Vec<List>, Vec<Warning>) {
-    lists.sort_by(|a, b| b.facts.age_order().cmp(&a.facts.age_order()));
-    let mut kept: Vec<List> = Vec::new();
-    let mut warnings = Vec::new();
-    for list in lists {
-        match kept.iter().find(|newer| newer.facts.replaces(&list.facts)) {
-            None => kept.push(list),
-            Some(newer) => warnings.push(Warning {
-                position: file.map(|file| file.position),
-                message: format!(
-                    "listen.client_crl ({}): the list of {} from {} does not count: {} has one of the same authority from {}; \
-                     remove the older",
-                    list.path.display(),
-                    list.described.names.join(", "),
-                    list.described.from,
-                    newer.path.display(),
-                    newer.described.from,
-                ),
-            }),
-        }
-    }
-    (kept, warnings)
-}
 
 /// Who shows no certificate is refused. With lists, each certificate below the authorities is looked up, and one that can't
 /// be is refused: a list that was forgotten must not be the way in. One past its next update still holds: that its
 /// successor is late must not turn every caller away. `lists` come newest first.
+///
+/// Where there are too many orders, some are left out: that refuses callers, and lets in none.
 pub(super) fn client_verifier(
     provider: &Arc<CryptoProvider>,
-    roots: RootCertStore,
+    roots: &Arc<RootCertStore>,
     lists: &[List],
 ) -> Result<Arc<dyn ClientCertVerifier>, FileFault> {
-    let roots = Arc::new(roots);
     let build = |lists: Vec<&List>| {
         let lists = lists.into_iter().map(|list| list.der.clone());
-        WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider))
+        WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider))
             .with_crls(lists)
             .build()
             .map_err(|error| match error {
@@ -82,39 +44,54 @@ pub(super) fn client_verifier(
                 _ => FileFault::Nothing("certificate", "CERTIFICATE"),
             })
     };
-    let mut each = orders(lists)?.into_iter().map(build).collect::<Result<Vec<_>, _>>()?;
+    let mut each = orders(lists).into_iter().map(build).collect::<Result<Vec<_>, _>>()?;
     let first = each.remove(0);
     Ok(if each.is_empty() { first } else { Arc::new(EachInTurn { first, others: each }) })
 }
 
-/// The orders in which lists are tried: in the first the newest of each name is in front, and so on.
-fn orders(lists: &[List]) -> Result<Vec<Vec<&List>>, FileFault> {
-    // A list that doesn't say whose key signed it may be anybody's of its name.
-    let mut names: BTreeMap<&[u8], Vec<Vec<&List>>> = BTreeMap::new();
+/// Whether there are more orders of these than are tried.
+pub(super) fn too_many(lists: &[List]) -> bool {
+    let orders = turns(lists).values().try_fold(1_usize, |orders, turns| orders.checked_mul(turns.len()));
+    orders.is_none_or(|orders| orders > MOST_ORDERS)
+}
+
+/// Lists that have their turn at the front together.
+type Turn<'a> = Vec<&'a List>;
+
+/// The turns of each name: the lists that one authority is known to have signed; and of those that may be anybody's, the
+/// newest for each scope, then the second newest, and so on.
+fn turns(lists: &[List]) -> BTreeMap<&[u8], Vec<Turn<'_>>> {
+    let mut names: BTreeMap<&[u8], [Vec<Turn<'_>>; 2]> = BTreeMap::new();
     for list in lists {
-        let keys = names.entry(&list.facts.issuer).or_default();
-        let same_key =
-            |others: &&mut Vec<&List>| list.facts.key.is_some() && others[0].facts.key == list.facts.key;
-        match keys.iter_mut().find(same_key) {
-            Some(others) => others.push(list),
-            None => keys.push(vec![list]),
+        let [proved, others] = names.entry(&list.facts.issuer).or_default();
+        let is_proved = list.signer.is_some();
+        let turns = if is_proved { proved } else { others };
+        let takes_it = |turn: &&mut Turn<'_>| {
+            let same_scope = |other: &&List| other.facts.scope == list.facts.scope;
+            if is_proved { turn[0].signer == list.signer } else { !turn.iter().any(same_scope) }
+        };
+        match turns.iter_mut().find(takes_it) {
+            Some(turn) => turn.push(list),
+            None => turns.push(vec![list]),
         }
     }
+    names.into_iter().map(|(name, turns)| (name, turns.concat())).collect()
+}
+
+/// The orders in which lists are tried: in each, of each name another turn is in front.
+fn orders(lists: &[List]) -> Vec<Vec<&List>> {
     let mut orders = vec![Vec::new()];
-    for keys in names.values() {
-        if orders.len() * keys.len() > MOST_ORDERS {
-            return Err(FileFault::TooManyLists);
-        }
+    for turns in turns(lists).values() {
         let with_each_in_front = |order: Vec<_>| {
-            (0..keys.len()).map(move |front| {
-                let others = keys.iter().enumerate().filter(move |(place, _)| *place != front);
-                let lists = std::iter::once(&keys[front]).chain(others.map(|(_, lists)| lists));
+            (0..turns.len()).map(move |front| {
+                let others = turns.iter().enumerate().filter(move |(place, _)| *place != front);
+                let lists = std::iter::once(&turns[front]).chain(others.map(|(_, lists)| lists));
                 order.iter().copied().chain(lists.flatten().copied()).collect()
             })
         };
-        orders = orders.into_iter().flat_map(with_each_in_front).collect();
+        orders = orders.into_iter().flat_map(with_each_in_front).take(MOST_ORDERS).collect();
     }
-    Ok(orders)
+    orders
 }
 
 /// Tries the lists in one order after the other, as long as the one in front turns out to be another key's. What is found
@@ -190,7 +167,12 @@ pub(super) fn without_list(
     authorities: &[AuthorityFacts],
     lists: &[List],
 ) -> Option<Warning> {
-    let without = authorities.iter().filter(|one| !lists.iter().any(|list| list.facts.may_be_of(one)));
+    let has_one = |authority: &&AuthorityFacts| {
+        lists.iter().any(|list| {
+            list.facts.issuer == authority.subject && list.signer.as_ref() == Some(&authority.key)
+        })
+    };
+    let without = authorities.iter().filter(|one| !has_one(one));
     let without: Vec<_> = without.map(|one| one.name.as_str()).collect();
     (!lists.is_empty() && !without.is_empty()).then(|| Warning {
         position: Some(file.position),

@@ -34,6 +34,10 @@ impl Folder {
         fs::set_permissions(self.path().join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
+    fn content(&self, name: &str) -> String {
+        fs::read_to_string(self.path().join(name)).unwrap()
+    }
+
     fn files(&self, lists: &[&str], tls12: bool) -> TlsFiles {
         let named = |key, name: &str, line| NamedFile {
             key,
@@ -153,15 +157,32 @@ fn what_is_put_in_force_twice_is_no_change() {
     let folder = Folder::new();
     let material = TlsMaterial::new(Prepared::read(&folder.files(&[], false)).unwrap());
     let mut changes = material.changes();
-    assert_eq!(material.replace(Prepared::read(&folder.files(&[], false)).unwrap()), None);
+    let seen = material.current();
+    assert!(material.replace(&seen, Prepared::read(&folder.files(&[], false)).unwrap()).is_none());
     assert!(!changes.has_changed().unwrap());
     // Whoever looked at the disk while a reload put something in force gives way to it.
-    let seen = material.current();
-    assert!(material.replace(Prepared::read(&folder.files(&[], true)).unwrap()).is_some());
+    assert!(material.replace(&seen, Prepared::read(&folder.files(&[], true)).unwrap()).is_some());
     assert!(changes.has_changed().unwrap());
     changes.mark_unchanged();
-    assert!(!material.commit_over(&seen, Prepared::read(&folder.files(&[], false)).unwrap()));
+    assert!(material.commit_over(&seen, Prepared::read(&folder.files(&[], false)).unwrap()).is_none());
     assert!(!changes.has_changed().unwrap());
+}
+
+#[test]
+fn what_was_read_before_something_newer_came_into_force_does_not_take_its_place() {
+    let folder = Folder::new();
+    let read = || Prepared::read(&folder.files(&[], false)).unwrap();
+    let material = TlsMaterial::new(read());
+    let seen = material.current();
+    let slow = read();
+    folder.write("clients.pem", &Folder::new().content("clients.pem"));
+    let slow_and_other = Prepared::read(&folder.files(&[], true)).unwrap();
+    assert!(material.commit_over(&seen, read()).is_some());
+    let newer = material.current();
+    assert!(material.replace(&seen, slow).is_none());
+    assert!(std::sync::Arc::ptr_eq(&material.current(), &newer));
+    // What the configuration says otherwise is not lost.
+    assert!(material.replace(&seen, slow_and_other).is_some());
 }
 
 /// The words between backticks that begin the rows under this heading of the audit log's documentation.
