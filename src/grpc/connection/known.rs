@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::SetOnce;
 
 use crate::{
     caller::{NoName, Peer},
@@ -20,17 +21,22 @@ struct Inner {
     peer: ArcSwap<Peer>,
     /// Of a peer that showed a certificate. What the kernel said of a process holds for as long as its connection.
     trust: Option<Trust>,
+    /// Why it is believed no more, from whoever found that first.
+    distrusted: SetOnce<Reason>,
 }
 
 impl Known {
     pub(in crate::grpc) fn new(peer: Arc<Peer>, trust: Option<Trust>) -> Self {
-        Self(Arc::new(Inner { peer: ArcSwap::new(peer), trust }))
+        Self(Arc::new(Inner { peer: ArcSwap::new(peer), trust, distrusted: SetOnce::new() }))
     }
 
     /// Who it is now. Verifies a certificate only where what it is verified by has changed.
     pub(in crate::grpc) fn now(&self) -> Arc<Peer> {
-        if self.0.trust.as_ref().is_some_and(|trust| trust.holds().is_err()) {
-            self.distrust();
+        if let Some(trust) = &self.0.trust
+            && !self.0.distrusted.initialized()
+            && let Err(reason) = trust.holds()
+        {
+            self.distrust(reason);
         }
         self.0.peer.load_full()
     }
@@ -43,14 +49,22 @@ impl Known {
     /// Comes when its certificate is no longer believed, and says why. From then on it is a nameless one.
     pub(super) async fn distrusted(&self) -> Reason {
         let Some(trust) = &self.0.trust else { return std::future::pending().await };
-        let reason = trust.ends().await;
-        self.distrust();
-        reason
+        tokio::select! {
+            // A call may have found it, and what is believed may have changed back since: there is no way back for a peer.
+            biased;
+            reason = self.0.distrusted.wait() => reason.clone(),
+            reason = trust.ends() => {
+                self.distrust(reason.clone());
+                reason
+            }
+        }
     }
 
-    fn distrust(&self) {
+    fn distrust(&self, reason: Reason) {
         if let Peer::Tls { address, name: Ok(_) } = **self.0.peer.load() {
             self.0.peer.store(Arc::new(Peer::Tls { address, name: Err(NoName::Distrusted) }));
         }
+        // Who came first has said why.
+        let _ = self.0.distrusted.set(reason);
     }
 }
