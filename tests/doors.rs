@@ -80,7 +80,9 @@ async fn strangers_take_no_place_from_callers() {
         return;
     }
     let limits = "max_connections = 3\nfirst_byte_timeout = \"1m\"";
-    let world = World::with(generous(Api::V3), with_limits(limits)).await;
+    // No operator, for whom there are places beside these.
+    let setup = Setup { allow: vec!["GetAccessToken"], ..with_limits(limits) };
+    let world = World::with(generous(Api::V3), setup).await;
     let socket = world.daemon.home.socket();
     let mut strangers = Vec::new();
     for _ in 0..4 {
